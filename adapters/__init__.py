@@ -1,0 +1,23 @@
+"""The plug-in: UniFusion, the reference encoders and LoRA. It knows no SAM and no DETR."""
+
+from sam_uniref.adapters.attention import CrossAttention
+from sam_uniref.adapters.lora import add_lora, has_lora, lora_disabled
+from sam_uniref.adapters.mask_encoder import MaskEncoder
+from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
+from sam_uniref.adapters.resnet import MaskedImageResNet
+from sam_uniref.adapters.text_encoder import TextEncoder
+from sam_uniref.adapters.unifusion import UniFusion
+
+__all__ = [
+    "CrossAttention",
+    "MaskEncoder",
+    "MaskedImageResNet",
+    "ReferenceFeatures",
+    "TextEncoder",
+    "UniFusion",
+    "add_lora",
+    "concat",
+    "has_lora",
+    "lora_disabled",
+    "stack_rows",
+]

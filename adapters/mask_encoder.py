@@ -1,0 +1,106 @@
+"""The mask encoder: image, mask and the image's own features become the values of a reference (eq. 2).
+
+Two residual blocks with CBAM (Woo et al. 2018) between them join the trunk's map with the image features, as
+in STCN's value encoder (Cheng et al. 2021) and appendix A of UniRef++.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from sam_uniref.adapters.resnet import MaskedImageResNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResBlock(nn.Module):
+    """``skip(x) + conv(relu(conv(relu(x))))`` without normalisation; a 3x3 skip where widths differ."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, h, w)`` to ``(N, out, h, w)``."""
+        return self.skip(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class ChannelSpatialAttention(nn.Module):
+    """CBAM: a gate for each channel, then a gate for each position.
+
+    Args:
+        channels: Width of the map.
+        reduction: The channel gate's bottleneck divides the width by this.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.channel_gate = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        self.spatial_gate = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate ``(N, C, h, w)``."""
+        by_channel = self.channel_gate(x.mean(dim=(2, 3))) + self.channel_gate(x.amax(dim=(2, 3)))
+        x = x * by_channel.sigmoid()[:, :, None, None]
+        extremes = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        return x * self.spatial_gate(extremes).sigmoid()
+
+
+class FeatureFuser(nn.Module):
+    """Join the trunk's map with the image features: ResBlock, plus CBAM of it, ResBlock."""
+
+    def __init__(self, trunk_channels: int, feature_channels: int, out: int) -> None:
+        super().__init__()
+        self.block1 = ResBlock(trunk_channels + feature_channels, out)
+        self.attention = ChannelSpatialAttention(out)
+        self.block2 = ResBlock(out, out)
+
+    def forward(self, encoded: Tensor, features: Tensor) -> Tensor:
+        """``(N, trunk_channels, h, w)`` and ``(N, feature_channels, h, w)`` to ``(N, out, h, w)``."""
+        x = self.block1(torch.cat([encoded, features], dim=1))
+        return self.block2(x + self.attention(x))
+
+
+class MaskEncoder(nn.Module):
+    """Encode an image's mask, beside the image and its features, on one or several levels.
+
+    Args:
+        feature_channels: Width C of the image features, and of the output.
+        strides: Strides of the levels, from 4, 8, 16, 32.
+        width: Width of the ResNet-18 trunk's first stage (published: 64).
+        norm: ``"group"`` for fresh weights, ``"batch"`` (stored statistics) for converted or ImageNet ones.
+    """
+
+    def __init__(
+        self, feature_channels: int, *, strides: Sequence[int] = (16,), width: int = 64, norm: str = "group"
+    ) -> None:
+        super().__init__()
+        self.trunk = MaskedImageResNet(strides, width=width, norm=norm)
+        self.fusers = nn.ModuleList(
+            FeatureFuser(channels, feature_channels, feature_channels) for channels in self.trunk.channels
+        )
+
+    def forward(self, pixels: Tensor, masks: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+        """Encode N annotated images.
+
+        Args:
+            pixels: ``(N, 3, H, W)``, normalised and padded as for the image encoder.
+            masks: ``(N, 1, H, W)`` in [0, 1].
+            features: Per level ``(N, C, h, w)``, the image encoder's output for the same images.
+
+        Returns:
+            Per level ``(N, C, h, w)``.
+
+        Raises:
+            ValueError: If the number of levels, or a level's size, does not fit the strides.
+        """
+        maps = self.trunk(pixels, masks)
+        sizes = [tuple(m.shape[-2:]) for m in maps]
+        got = [tuple(f.shape[-2:]) for f in features]
+        if sizes != got:
+            raise ValueError(f"image features must have the sizes {sizes} of strides {self.trunk.strides}, got {got}")
+        return [fuser(m, f) for fuser, m, f in zip(self.fusers, maps, features, strict=True)]

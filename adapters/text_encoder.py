@@ -1,0 +1,180 @@
+"""The text encoder: any Hugging Face encoder, resized to the width of the image features (eq. 3)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sam_uniref.adapters.references import ReferenceFeatures
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+# AutoModel would load both towers of CLIP and the decoder of T5; only their text encoders are wanted.
+_ENCODER_CLASSES = {
+    "clip": "CLIPTextModel",
+    "clip_text_model": "CLIPTextModel",
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+}
+
+
+class FeatureResizer(nn.Module):
+    """Linear, LayerNorm and dropout: text features to the width of the image features."""
+
+    def __init__(self, text_channels: int, channels: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.linear = nn.Linear(text_channels, channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(N, L, text_channels)`` to ``(N, L, channels)``."""
+        return self.dropout(self.norm(self.linear(hidden)))
+
+
+class TextEncoder(nn.Module):
+    """Sentences to reference features: keys = values = resized tokens, pooled = their mean.
+
+    Args:
+        model: A Hugging Face encoder whose output has ``last_hidden_state``.
+        tokenizer: Its tokenizer.
+        channels: Width C of the image features.
+        max_length: Longest sentence in tokens, special tokens included (published: 77).
+        dropout: Dropout after the resizer (published: 0.1).
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, channels: int, *, max_length: int = 77, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        config: Any = model.config
+        # CLIP and BERT have a longest position; T5's relative positions have none.
+        positions = getattr(config, "max_position_embeddings", None) or max_length
+        self.max_length = min(max_length, positions)
+        text_channels = getattr(config, "hidden_size", None) or config.d_model
+        self.resizer = FeatureResizer(text_channels, channels, dropout)
+
+    @classmethod
+    def from_name(
+        cls,
+        name: str | Path,
+        channels: int,
+        *,
+        max_length: int = 77,
+        dropout: float = 0.1,
+        random_weights: bool = False,
+        local_files_only: bool = False,
+    ) -> TextEncoder:
+        """Load a text encoder by hub id or from a local Hugging Face folder.
+
+        Args:
+            name: Such as ``"bert-base-uncased"`` or a folder with ``config.json`` and a tokenizer.
+            channels: Width C of the image features.
+            max_length: Longest sentence in tokens.
+            dropout: Dropout after the resizer.
+            random_weights: Build from the configuration alone, for weights that come from elsewhere.
+            local_files_only: Never ask the hub.
+
+        Raises:
+            FileNotFoundError: If there is no such folder and the hub does not have it or can't be reached.
+        """
+        import transformers
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(name), local_files_only=local_files_only)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), local_files_only=local_files_only)
+            class_name = _ENCODER_CLASSES.get(config.model_type, "AutoModel")
+            if config.model_type == "clip":
+                config = config.text_config
+            model_class = getattr(transformers, class_name)
+            if random_weights:
+                make = getattr(model_class, "from_config", None) or model_class._from_config
+                model = make(config, **_without_pooler(config))
+            else:
+                model = model_class.from_pretrained(
+                    str(name), config=config, local_files_only=local_files_only, **_without_pooler(config)
+                )
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"text encoder {str(name)!r} could not be loaded ({error}); give a hub id that can be reached, or a "
+                "folder with config.json, the tokenizer's files and model.safetensors"
+            ) from error
+        return cls(model.float(), tokenizer, channels, max_length=max_length, dropout=dropout)
+
+    def tokenize(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids ``(N, L)`` and attention mask ``(N, L)``, padded to the longest sentence.
+
+        Raises:
+            ValueError: If a sentence is empty. One that is too long is cut, with a warning.
+            TypeError: If a sentence is not a string.
+        """
+        for sentence in sentences:
+            if not isinstance(sentence, str):
+                raise TypeError(f"a sentence must be a string, got {type(sentence).__name__}")
+            if not sentence.strip():
+                raise ValueError("a sentence must name something, got an empty one; leave out text= instead")
+        tokens = self.tokenizer(list(sentences), padding=True, return_tensors="pt")
+        if tokens["input_ids"].shape[1] > self.max_length:
+            lengths = tokens["attention_mask"].sum(1).tolist()
+            long = [s for s, length in zip(sentences, lengths, strict=True) if length > self.max_length]
+            logger.warning(
+                "%d sentence(s) longer than %d tokens are cut, such as %r",
+                len(long),
+                self.max_length,
+                long[0][:60],
+            )
+            tokens = self.tokenizer(
+                list(sentences),
+                padding=True,
+                truncation=True,
+                max_length=self.max_length,
+                return_tensors="pt",
+            )
+        return tokens["input_ids"], tokens["attention_mask"]
+
+    def forward(self, sentences: Sequence[str]) -> ReferenceFeatures:
+        """Encode N sentences; row i is about image i until `ReferenceFeatures.about` says otherwise.
+
+        Raises:
+            ValueError: If there is no sentence, or an empty one.
+            TypeError: If a sentence is not a string.
+        """
+        if not sentences:
+            raise ValueError("encode at least one sentence, got none")
+        ids, attention_mask = (t.to(self.resizer.linear.weight.device) for t in self.tokenize(sentences))
+        trained = any(parameter.requires_grad for parameter in self.model.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            hidden = self.model(input_ids=ids, attention_mask=attention_mask).last_hidden_state
+        return self.resize(hidden, attention_mask == 0)
+
+    def resize(self, hidden: Tensor, padding: Tensor) -> ReferenceFeatures:
+        """Hidden states ``(N, L, text_channels)`` and padding ``(N, L)`` to reference features."""
+        tokens = self.resizer(hidden)
+        weights = (~padding).to(tokens.dtype)[:, :, None]
+        pooled = (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+        rows = len(tokens)
+        return ReferenceFeatures(
+            keys=(tokens,),
+            values=(tokens,),
+            padding=(padding,),
+            pooled=(pooled,),
+            present=torch.ones(rows, dtype=torch.bool, device=tokens.device),
+            image_index=torch.arange(rows, device=tokens.device),
+        )
+
+
+def _without_pooler(config: Any) -> dict[str, bool]:
+    """BERT and its kin build a pooler that nothing here would train; leave it out where the class lets us."""
+    import transformers
+
+    model_class = transformers.MODEL_MAPPING.get(type(config), None)
+    takes = model_class and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if takes else {}

@@ -1,0 +1,1 @@
+"""YAML configurations, one file a run."""

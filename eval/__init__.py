@@ -1,0 +1,1 @@
+"""Metrics, protocols and baselines (the next releases bring them)."""

@@ -1,0 +1,134 @@
+"""Saving and loading a SamRef: what was trained, the configuration, and the base SAM by name and hash."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sam_uniref.config import SamRefConfig
+from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
+
+if TYPE_CHECKING:
+    from sam_uniref.samref import SamRef
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+TRAINED_FILE = "adapters.safetensors"
+BASE_FILE = "base_sam.safetensors"
+TEXT_FOLDER = "text_encoder"
+# Where base checkpoints are looked for by name, beside the places that are given.
+CHECKPOINT_FOLDER_VARIABLE = "SAM_UNIREF_CHECKPOINTS"
+
+_KNOWN_URLS = {
+    "sam_vit_b_01ec64.pth": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+    "sam_vit_l_0b3195.pth": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
+    "sam_vit_h_4b8939.pth": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+}
+
+
+def save_pretrained(model: SamRef, folder: str | Path) -> None:
+    """Write a folder that `load_pretrained` reads; it is whole or not there.
+
+    It holds ``config.json``, ``adapters.safetensors`` (what was trained) and ``text_encoder/`` (tokenizer and
+    configuration). A base SAM without a checkpoint of its own has nowhere else to come from, so its weights
+    are added as ``base_sam.safetensors``.
+    """
+    from safetensors.torch import save_file
+
+    with whole_folder(folder) as temporary:
+        (temporary / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
+        trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
+        save_file(trained, temporary / TRAINED_FILE, {"format": "pt"})
+        if model.config.sam.checkpoint is None:
+            with model.without_lora():
+                base = {n: t.detach().cpu().contiguous() for n, t in _base_state(model).items()}
+            save_file(base, temporary / BASE_FILE, {"format": "pt"})
+        if model.text_encoder is not None:
+            model.text_encoder.tokenizer.save_pretrained(temporary / TEXT_FOLDER)
+            model.text_encoder.model.config.save_pretrained(temporary / TEXT_FOLDER)
+
+
+def _base_state(model: SamRef) -> dict:
+    """The frozen SAM's tensors by SAM's own names, also where LoRA has wrapped its layers."""
+    state = {name.replace(".base_layer.", "."): t for name, t in model.sam.state_dict().items() if "lora_" not in name}
+    return without_aliases(state)
+
+
+def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) -> SamRef:
+    """Load a folder that `save_pretrained` wrote.
+
+    Args:
+        folder: That folder.
+        checkpoint: The base SAM's file. By default it is looked for by its name in the folder, beside it, in
+            the working folder and in ``$SAM_UNIREF_CHECKPOINTS``; its SHA-256 must be the recorded one.
+
+    Raises:
+        FileNotFoundError: If the folder or the base checkpoint is not there.
+        ValueError: If a file is broken, does not fit, or the base checkpoint is another one.
+    """
+    from sam_uniref.adapters import TextEncoder
+    from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
+    from sam_uniref.samref import SamRef
+
+    folder = Path(folder)
+    config = _read_config(folder)
+    sam = build_sam(config.sam.size)
+    if config.sam.checkpoint is None:
+        load_checked(sam, {**_buffers(sam), **read_tensors(folder / BASE_FILE)}, f"{folder / BASE_FILE}")
+    else:
+        load_sam_checkpoint(sam, _find_base(folder, config, checkpoint), config.sam.size)
+    host = SamHost(sam)
+    text = None
+    if config.text_encoder.name is not None:
+        trained = config.text_encoder.trained
+        text = TextEncoder.from_name(
+            folder / TEXT_FOLDER if trained else config.text_encoder.name,
+            host.channels,
+            max_length=config.text_encoder.max_length,
+            dropout=config.text_encoder.dropout,
+            random_weights=trained,
+        )
+    model = SamRef(host, text, config)
+    model.load_trained_state_dict(read_tensors(folder / TRAINED_FILE))
+    return model
+
+
+def _buffers(sam: object) -> dict:
+    """SAM's pixel statistics, which are constants of the class and not saved."""
+    return {name: getattr(sam, name) for name in ("pixel_mean", "pixel_std") if name in sam.state_dict()}  # type: ignore[attr-defined]
+
+
+def _read_config(folder: Path) -> SamRefConfig:
+    """The folder's configuration."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no SamRef: there is no {CONFIG_FILE}; save one with save_pretrained")
+    try:
+        return SamRefConfig.from_dict(json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is no SamRef configuration ({error})") from error
+
+
+def _find_base(folder: Path, config: SamRefConfig, given: str | Path | None) -> Path:
+    """The base SAM's checkpoint, checked by its hash."""
+    # Only the name counts: a configuration from elsewhere must not point out of these folders.
+    name = Path(str(config.sam.checkpoint)).name
+    places = [folder, folder.parent, Path.cwd()]
+    if os.environ.get(CHECKPOINT_FOLDER_VARIABLE):
+        places.append(Path(os.environ[CHECKPOINT_FOLDER_VARIABLE]))
+    candidates = [Path(given)] if given is not None else [place / name for place in places]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        where = f"; it is published at {_KNOWN_URLS[name]}" if name in _KNOWN_URLS else ""
+        raise FileNotFoundError(
+            f"this model needs the base SAM {name} (sha256 {config.sam.sha256}), which is not in "
+            f"{', '.join(str(path.parent) for path in candidates)}{where}. Give its path with checkpoint=, or its folder in "
+            f"{CHECKPOINT_FOLDER_VARIABLE}"
+        )
+    if config.sam.sha256 and (got := file_sha256(found)) != config.sam.sha256:
+        raise ValueError(f"{found} is not the base SAM of this model: sha256 {got}, expected {config.sam.sha256}")
+    return found

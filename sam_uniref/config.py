@@ -1,0 +1,126 @@
+"""The configuration that is saved beside a SamRef's weights. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+POOLING = ("object", "image")
+
+
+@dataclass
+class FusionConfig:
+    """UniFusion."""
+
+    heads: int = field(default=8, metadata={"help": "attention heads"})
+    head_width: int = field(default=256, metadata={"help": "width of one head; 8 x 256 whatever C is, as published"})
+    dropout: float = field(default=0.1, metadata={"help": "on attention weights, in training"})
+    zero_init: bool = field(default=True, metadata={"help": "start from the identity (off: ablation)"})
+
+
+@dataclass
+class MaskEncoderConfig:
+    """The mask encoder."""
+
+    width: int = field(default=64, metadata={"help": "channels of the ResNet-18 trunk's first stage"})
+    norm: str = field(default="group", metadata={"help": "group (fresh) or batch (stored statistics)"})
+
+
+@dataclass
+class TextEncoderConfig:
+    """The text encoder."""
+
+    name: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
+    max_length: int = field(default=77, metadata={"help": "longest sentence in tokens"})
+    dropout: float = field(default=0.1, metadata={"help": "after the resizer, in training"})
+    trained: bool = field(default=False, metadata={"help": "its weights differ from those of its name"})
+
+
+@dataclass
+class LoraConfig:
+    """LoRA on encoders; no targets, no LoRA."""
+
+    image_targets: list[str] = field(default_factory=list, metadata={"help": "such as [qkv]"})
+    text_targets: list[str] = field(default_factory=list, metadata={"help": "such as [query, value]"})
+    rank: int = field(default=8, metadata={"help": "rank of the update"})
+    alpha: float = field(default=16.0, metadata={"help": "the update is scaled by alpha / rank"})
+    dropout: float = field(default=0.0, metadata={"help": "before the update"})
+
+
+@dataclass
+class BaseSamConfig:
+    """The frozen SAM that everything is plugged into."""
+
+    size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
+    checkpoint: str | None = field(default=None, metadata={"help": "file name of its weights; none: random"})
+    sha256: str | None = field(default=None, metadata={"help": "of that file"})
+
+
+@dataclass
+class SamRefConfig:
+    """Everything a SamRef is built from."""
+
+    sam: BaseSamConfig = field(default_factory=BaseSamConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    mask_encoder: MaskEncoderConfig = field(default_factory=MaskEncoderConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    pooling: str = field(
+        default="object",
+        metadata={"help": "of a mask reference's keys: over the object, or over the image (as published)"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLING:
+            raise ValueError(f"pooling must be one of {POOLING}, got {self.pooling!r}")
+
+    @classmethod
+    def for_size(cls, size: str) -> SamRefConfig:
+        """The published widths for SAM's own sizes; a tenth of them for ``tiny``."""
+        config = cls(sam=BaseSamConfig(size=size))
+        if size == "tiny":
+            config.fusion = FusionConfig(heads=4, head_width=32)
+            config.mask_encoder = MaskEncoderConfig(width=32)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamRefConfig:
+        """From JSON.
+
+        Raises:
+            ValueError: If a key is unknown; the nearest known one is named.
+        """
+        return build_dataclass(cls, values)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> ValueError:
+    """The error for a key that does not exist, naming the nearest that does."""
+    known = sorted(known)
+    near = difflib.get_close_matches(key.rsplit(".", 1)[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    return ValueError(f"unknown configuration key {key!r}; {hint}")
+
+
+def build_dataclass(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
+    """A dataclass, and those inside it, from a mapping.
+
+    Raises:
+        ValueError: If a key is unknown; the nearest known one is named.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(f"{path}{key}", known)
+        nested = is_dataclass(hints[key]) and isinstance(value, Mapping)
+        given[key] = build_dataclass(hints[key], value, f"{path}{key}.") if nested else value
+    return cls(**given)

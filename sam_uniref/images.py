@@ -1,0 +1,187 @@
+"""Images and masks from whatever people hold: paths, PIL, numpy, torch. Bad ones are refused by name.
+
+An image inside the library is HWC uint8 RGB, 0-255; a mask is HW bool.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from PIL import ImageOps
+
+logger = logging.getLogger(__name__)
+
+ImageLike: TypeAlias = "str | Path | PILImage.Image | NDArray[Any] | torch.Tensor"
+MaskLike: TypeAlias = "str | Path | PILImage.Image | NDArray[Any] | torch.Tensor"
+RGB: TypeAlias = NDArray[np.uint8]
+Mask: TypeAlias = NDArray[np.bool_]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# A mask that an annotation tool cut off by a column is mended; a mask of another picture is not.
+MASK_SIZE_TOLERANCE = 2
+
+
+def load_image(image: ImageLike) -> RGB:
+    """Any image as HWC uint8 RGB.
+
+    Args:
+        image: A path, a PIL image (any mode; EXIF orientation is applied), a numpy array ``(H, W)``,
+            ``(H, W, 1)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, or a torch tensor ``(C, H, W)`` with 1, 3 or 4
+            channels. uint8 is 0-255; floating point is 0-1.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is broken or no image, or the array has another shape, range or a NaN.
+        TypeError: If it is of none of these types.
+    """
+    if isinstance(image, str | Path):
+        image = _open(image)
+    if isinstance(image, PILImage.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(image, torch.Tensor):
+        if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+            raise ValueError(f"a torch image must be (C, H, W) with 1, 3 or 4 channels, got {tuple(image.shape)}")
+        image = (
+            image.detach().cpu().permute(1, 2, 0).float().numpy()
+            if image.is_floating_point()
+            else (image.detach().cpu().permute(1, 2, 0).numpy())
+        )
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"an image must be a path, PIL image, numpy array or torch tensor, got {type(image).__name__}")
+    return _rgb(_uint8(image))
+
+
+def _open(path: str | Path) -> PILImage.Image:
+    """A whole decoded image file."""
+    try:
+        with PILImage.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image at {path}") from None
+    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a whole image ({error}); replace or remove it") from error
+
+
+def _uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """An array in 0-255, from uint8 or from floats in 0-1."""
+    if array.dtype == np.uint8:
+        return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an image array must be uint8 (0-255) or floating point (0-1), got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("an image array must be finite, got NaN or infinity")
+    if array.size and (array.min() < 0 or array.max() > 1):
+        raise ValueError(
+            f"a floating-point image must be in 0-1, got {array.min():.3g} to {array.max():.3g}; "
+            "divide by 255 or convert to uint8"
+        )
+    return np.round(array * 255).astype(np.uint8)
+
+
+def _rgb(array: NDArray[np.uint8]) -> RGB:
+    """HWC RGB from grey, RGB or RGBA."""
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise ValueError(f"an image array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
+    if array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)
+    return np.ascontiguousarray(array[:, :, :3])
+
+
+def load_id_map(mask: MaskLike) -> NDArray[np.int64]:
+    """A mask as a map ``(H, W)`` of object ids, 0 = background, 255 = void in palette images.
+
+    A palette PNG's pixel values are its ids. Grey and colour pictures, booleans and floats in 0-1 (or one
+    channel of 0 and 255) are binary and have the one id 1; an integer array is a map of ids already.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is broken, or the array has another shape or a NaN.
+        TypeError: If it is of no known type.
+    """
+    if isinstance(mask, str | Path):
+        mask = _open(mask)
+    if isinstance(mask, PILImage.Image):
+        return _ids_of_picture(mask)
+    if isinstance(mask, torch.Tensor):
+        mask = mask.detach().cpu().numpy() if mask.dtype != torch.bfloat16 else mask.detach().cpu().float().numpy()
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"a mask must be a path, PIL image, numpy array or torch tensor, got {type(mask).__name__}")
+    if mask.ndim == 3 and 1 in (mask.shape[0], mask.shape[-1]):
+        mask = mask[0] if mask.shape[0] == 1 else mask[..., 0]
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f"a mask must be (H, W), got {mask.shape}")
+    if np.issubdtype(mask.dtype, np.floating):
+        if not np.isfinite(mask).all():
+            raise ValueError("a mask must be finite, got NaN or infinity")
+        return (mask > 0.5 * max(1.0, float(mask.max()))).astype(np.int64)
+    if mask.dtype == np.uint8 and set(np.unique(mask).tolist()) <= {0, 255}:
+        return (mask > 0).astype(np.int64)
+    return mask.astype(np.int64)
+
+
+def _ids_of_picture(mask: PILImage.Image) -> NDArray[np.int64]:
+    """The map of ids in a mask picture: palette indices, or one id for a grey or colour one."""
+    if mask.mode == "P":
+        ids = np.asarray(mask).astype(np.int64)
+        # 255 is DAVIS's void beside other ids; alone it is somebody's white.
+        return (ids > 0).astype(np.int64) if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, 0, ids)
+    grey = np.asarray(mask.convert("L"))
+    return (grey > (0 if grey.max() <= 1 else 127)).astype(np.int64)
+
+
+def load_mask(mask: MaskLike, size: tuple[int, int], *, object_id: int | None = None, name: str | None = None) -> Mask:
+    """One object's mask at its image's size.
+
+    Args:
+        mask: Anything `load_id_map` takes.
+        size: ``(height, width)`` of the image.
+        object_id: Which id of the map. By default the mask must have one.
+        name: What to call the mask in messages; its path by default.
+
+    Returns:
+        ``(height, width)`` bool.
+
+    Raises:
+        ValueError: If it is empty, has several objects and none is named, or is of quite another size.
+    """
+    name = name or (str(mask) if isinstance(mask, str | Path) else "the mask")
+    ids = fit_to_image(load_id_map(mask), size, name)
+    found = [int(i) for i in np.unique(ids) if i != 0]
+    if not found:
+        raise ValueError(f"{name} is empty: a reference mask must mark at least one pixel")
+    if object_id is None:
+        if len(found) > 1:
+            raise ValueError(f"{name} has the objects {found}; say which one with object_id=")
+        return ids == found[0]
+    if object_id not in found:
+        raise ValueError(f"{name} has no object {object_id}, it has {found}")
+    return ids == object_id
+
+
+def fit_to_image(ids: NDArray[Any], size: tuple[int, int], name: str = "the mask") -> NDArray[Any]:
+    """A map of ids at its image's size: resized by nearest if it is off by at most 2 pixels, with a warning.
+
+    Raises:
+        ValueError: If it is off by more.
+    """
+    got = ids.shape[:2]
+    if got == tuple(size):
+        return ids
+    if max(abs(got[0] - size[0]), abs(got[1] - size[1])) > MASK_SIZE_TOLERANCE:
+        raise ValueError(
+            f"{name} is {got[1]}x{got[0]} but its image is {size[1]}x{size[0]} (width x height); "
+            f"a mask may be off by {MASK_SIZE_TOLERANCE} pixels at most, resize it by nearest neighbour"
+        )
+    logger.warning("%s is %dx%d, its image %dx%d: resized by nearest neighbour", name, *got[::-1], *size[::-1])
+    rows = np.minimum((np.arange(size[0]) + 0.5) * got[0] / size[0], got[0] - 1).astype(int)
+    columns = np.minimum((np.arange(size[1]) + 0.5) * got[1] / size[1], got[1] - 1).astype(int)
+    return ids[rows[:, None], columns[None, :]]

@@ -1,0 +1,249 @@
+"""The contracts between the parts: what is encoded once, what is asked, what comes out.
+
+Notation: B images, N query rows (one object asked for in one image), C channels, S the input square's side.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from sam_uniref.adapters.references import ReferenceFeatures, concat
+from sam_uniref.transforms import ImageTransform, Size, content_mask
+
+if TYPE_CHECKING:
+    from sam_uniref.data.batch import ReferenceBatch
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """A batch of encoded images. Encoded once an image, whatever is asked of it afterwards.
+
+    Attributes:
+        levels: Per level ``(B, C, h, w)``.
+        padding: Per level ``(B, h, w)`` bool, True where a cell holds padding only.
+        pixels: ``(B, 3, S, S)``, the normalised and padded input; the mask encoder reads it.
+        input_sizes: Per image ``(height, width)`` of its content in the square.
+        original_sizes: Per image ``(height, width)`` of the picture.
+        skips: Finer maps that some decoders want, finest first; empty for SAM.
+    """
+
+    levels: tuple[Tensor, ...]
+    padding: tuple[Tensor, ...]
+    pixels: Tensor
+    input_sizes: tuple[Size, ...]
+    original_sizes: tuple[Size, ...]
+    skips: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        """The number of images, B."""
+        return len(self.input_sizes)
+
+    def select(self, images: Sequence[int] | slice) -> ImageFeatures:
+        """The given images, in that order."""
+        at = list(range(len(self)))[images] if isinstance(images, slice) else list(images)
+        index = images if isinstance(images, slice) else torch.tensor(at, device=self.pixels.device)
+        return ImageFeatures(
+            levels=tuple(level[index] for level in self.levels),
+            padding=tuple(padding[index] for padding in self.padding),
+            pixels=self.pixels[index],
+            input_sizes=tuple(self.input_sizes[i] for i in at),
+            original_sizes=tuple(self.original_sizes[i] for i in at),
+            skips=tuple(skip[index] for skip in self.skips),
+        )
+
+    def valid_pixels(self) -> Tensor:
+        """``(B, S, S)`` bool, False in the input's padding."""
+        side = self.pixels.shape[-1]
+        return content_mask(self.input_sizes, (side, side), 1, self.pixels.device)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """SAM's own prompts for N rows, in the input square's pixels.
+
+    Attributes:
+        image_index: ``(N,)`` int64, which image each row is about.
+        points: ``(N, P, 2)`` as (x, y), or None.
+        labels: ``(N, P)`` int: 1 foreground, 0 background, -1 padding; with points.
+        boxes: ``(N, 4)`` as (x0, y0, x1, y1), or None.
+        mask_logits: ``(N, 1, h, w)`` low-res logits of an earlier answer, or None.
+    """
+
+    image_index: Tensor
+    points: Tensor | None = None
+    labels: Tensor | None = None
+    boxes: Tensor | None = None
+    mask_logits: Tensor | None = None
+
+    def __len__(self) -> int:
+        """The number of rows, N."""
+        return self.image_index.shape[0]
+
+    def select(self, rows: Tensor) -> Prompts:
+        """The given rows."""
+        given = {k: v if v is None else v[rows] for k, v in self.__dict__.items()}
+        return replace(self, **given)
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """What a model answers for N rows.
+
+    Attributes:
+        logits: ``(N, M, h, w)`` low-res logits of M candidate masks (M = 1 unless several were asked for).
+            Positive is foreground.
+        scores: ``(N, M)``. Predicted IoU for SamRef, class probability for UniRef.
+        image_index: ``(N,)`` which image each row is about.
+        boxes: ``(N, M, 4)`` as (x0, y0, x1, y1) in the square's pixels where the model predicts boxes.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    image_index: Tensor
+    boxes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What training compares with, for N rows.
+
+    Attributes:
+        masks: ``(N, S, S)`` float in {0, 1}; all zero where the reference points at nothing in the image.
+    """
+
+    masks: Tensor
+
+
+@runtime_checkable
+class ImageBackbone(Protocol):
+    """What a host model must offer to be plugged into: its frozen encoder."""
+
+    transform: ImageTransform
+    strides: tuple[int, ...]
+    channels: int
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """``(B, 3, S, S)`` to levels ``(B, C, h, w)`` and finer skip maps."""
+
+
+@runtime_checkable
+class MaskDecoder(Protocol):
+    """What a host model must offer to be plugged into: its promptable decoder."""
+
+    low_res_stride: int
+
+    def decode(
+        self,
+        features: Tensor,
+        prompts: Prompts | None,
+        tokens: Tensor | None,
+        mask_decoder: nn.Module,
+        *,
+        multimask: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """``(N, C, h, w)`` features, prompts and extra tokens ``(N, T, C)`` to logits and scores."""
+
+
+@dataclass(frozen=True)
+class TrainablePart:
+    """A named part of a model, for the table of what is trained and for parameter groups.
+
+    Attributes:
+        name: What the table calls it.
+        module: The part.
+        lr_group: Which learning rate it follows: ``"base"`` or ``"text"``.
+    """
+
+    name: str
+    module: nn.Module
+    lr_group: str = field(default="base")
+
+
+class ReferenceSegmenter(nn.Module, ABC):
+    """The interface of both siblings. Trainer, tracker, predictor and evaluation know only this."""
+
+    transform: ImageTransform
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def encode_pixels(
+        self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
+    ) -> ImageFeatures:
+        """Encode normalised, padded images ``(B, 3, S, S)``, once each."""
+
+    @abstractmethod
+    def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
+        """Encode N sentences; row i is about image i until `ReferenceFeatures.about` says otherwise."""
+
+    @abstractmethod
+    def encode_mask(self, features: ImageFeatures, masks: Tensor, source_index: Tensor) -> ReferenceFeatures:
+        """Encode N annotated images: masks ``(N, S, S)`` of the images ``source_index`` (N,) of ``features``."""
+
+    @abstractmethod
+    def predict(
+        self,
+        features: ImageFeatures,
+        references: Sequence[ReferenceFeatures],
+        prompts: Prompts | None = None,
+        *,
+        multimask: bool = False,
+        decoder: str = "auto",
+    ) -> MaskPrediction:
+        """Answer N rows: references in order of precedence (the sentence first), prompts, or both."""
+
+    @abstractmethod
+    def losses(
+        self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
+    ) -> dict[str, Tensor]:
+        """Unweighted scalar losses by name, for N rows with references."""
+
+    @abstractmethod
+    def parts(self) -> list[TrainablePart]:
+        """All parts of the model, each parameter in exactly one of them."""
+
+    @abstractmethod
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """What training changes and a checkpoint must hold, by name."""
+
+    @abstractmethod
+    def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Load what `trained_state_dict` gave; missing, unexpected and misshapen names are a ValueError."""
+
+    def without_lora(self) -> AbstractContextManager[None]:
+        """Run the image encoder as it was before anything was plugged in."""
+        return nullcontext()
+
+    def references_of(self, batch: ReferenceBatch, features: ImageFeatures) -> list[ReferenceFeatures]:
+        """The references of a batch: its sentences, then its annotated images joined to one.
+
+        Args:
+            batch: B samples.
+            features: The B query images, then the reference images in the batch's order.
+        """
+        rows = torch.arange(len(batch), device=self.device)
+        references = []
+        if batch.sentences is not None:
+            references.append(self.encode_text(batch.sentences))
+        annotated = []
+        for k, masks in enumerate(batch.reference_masks):
+            annotated.append(self.encode_mask(features, masks, rows + (k + 1) * len(batch)).about(rows))
+        if annotated:
+            references.append(concat(annotated))
+        return references
+
+    def forward(self, batch: ReferenceBatch) -> dict[str, Tensor]:
+        """Losses of a training batch. Query and reference images go through the encoder in one call."""
+        features = self.encode_pixels(*batch.all_images())
+        references = self.references_of(batch, features)
+        return self.losses(features.select(slice(0, len(batch))), references, Targets(batch.masks))

@@ -1,0 +1,6 @@
+"""SAM (Kirillov et al. 2023) as a host model."""
+
+from sam_uniref.sam.build import SAM_SIZES, build_sam, load_sam_checkpoint
+from sam_uniref.sam.host import SamHost
+
+__all__ = ["SAM_SIZES", "SamHost", "build_sam", "load_sam_checkpoint"]

@@ -1,0 +1,86 @@
+"""SAM as a host: its encoder, its prompt encoder and its untouched decoder, batched for any images and rows."""
+
+from __future__ import annotations
+
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+from sam_uniref.interfaces import Prompts
+from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
+from sam_uniref.transforms import ImageTransform
+
+
+class SamHost(nn.Module):
+    """The frozen SAM. Its parameters bear SAM's own names.
+
+    Implements `ImageBackbone` and `MaskDecoder`.
+    """
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.image_encoder = sam.image_encoder
+        self.prompt_encoder = sam.prompt_encoder
+        self.mask_decoder = sam.mask_decoder
+        size = sam.image_encoder.img_size
+        self.transform = ImageTransform(size, PIXEL_MEAN, PIXEL_STD)
+        self.strides = (size // sam.prompt_encoder.image_embedding_size[0],)
+        self.channels = sam.mask_decoder.transformer_dim
+        self.low_res_stride = self.strides[0] // 4
+        self.requires_grad_(False)
+
+    def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no finer maps."""
+        return (self.image_encoder(pixels),), ()
+
+    def decode(
+        self,
+        features: Tensor,
+        prompts: Prompts | None,
+        tokens: Tensor | None,
+        mask_decoder: nn.Module,
+        *,
+        multimask: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode N rows in one call, whatever images they are about.
+
+        segment-anything's decoder multiplies B images with P prompts; here each row brings its own features.
+
+        Args:
+            features: ``(N, C, h, w)``, one map a row.
+            prompts: N rows, or None.
+            tokens: Extra sparse prompts ``(N, T, C)``, put after points and boxes, or None.
+            mask_decoder: The untouched decoder, or a trained one of the same class.
+            multimask: Three candidate masks instead of one.
+
+        Returns:
+            Low-res logits ``(N, M, 4h, 4w)`` and predicted IoU ``(N, M)``; M is 3 or 1.
+        """
+        sparse, dense = self.embed_prompts(prompts, len(features))
+        if tokens is not None:
+            sparse = torch.cat([sparse, tokens.to(sparse.dtype)], dim=1)
+        outputs = torch.cat([mask_decoder.iou_token.weight, mask_decoder.mask_tokens.weight])
+        queries = torch.cat([outputs.expand(len(features), -1, -1), sparse], dim=1)
+        positions = self.prompt_encoder.get_dense_pe().expand(len(features), -1, -1, -1)
+        states, image = mask_decoder.transformer(features + dense, positions, queries)
+        image = image.transpose(1, 2).reshape(features.shape)
+        image = mask_decoder.output_upscaling(image)
+        # All four tokens, wanted or not: one matrix product of SAM's own shape gives SAM's own bits.
+        kernels = [mlp(states[:, 1 + i]) for i, mlp in enumerate(mask_decoder.output_hypernetworks_mlps)]
+        logits = (torch.stack(kernels, dim=1) @ image.flatten(2)).unflatten(2, image.shape[-2:])
+        wanted = slice(1, None) if multimask else slice(0, 1)
+        return logits[:, wanted], mask_decoder.iou_prediction_head(states[:, 0])[:, wanted]
+
+    def embed_prompts(self, prompts: Prompts | None, rows: int) -> tuple[Tensor, Tensor]:
+        """Sparse ``(N, T, C)`` and dense ``(N, C, h, w)`` prompt embeddings; the no-mask embedding without a mask."""
+        points = None
+        if prompts is not None and prompts.points is not None and prompts.labels is not None:
+            points = (prompts.points, prompts.labels)
+        sparse, dense = self.prompt_encoder(
+            points=points,
+            boxes=prompts.boxes if prompts else None,
+            masks=prompts.mask_logits if prompts else None,
+        )
+        if sparse.shape[0] != rows:  # without prompts SAM's encoder answers for one row
+            sparse, dense = sparse.expand(rows, -1, -1), dense.expand(rows, -1, -1, -1)
+        return sparse, dense

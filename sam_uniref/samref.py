@@ -1,0 +1,358 @@
+"""SamRef: a frozen SAM that segments what a reference points at (UniRef++ section 5).
+
+The image encoder and the prompt encoder stay frozen; UniFusion injects the references into the image
+embedding; the pooled reference enters the prompt encoder's output as one extra sparse token; a copy of SAM's
+mask decoder is trained. SAM's own decoder is kept untouched for prompts without a reference.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sam_uniref.adapters import (
+    MaskEncoder,
+    ReferenceFeatures,
+    TextEncoder,
+    UniFusion,
+    add_lora,
+    has_lora,
+    lora_disabled,
+)
+from sam_uniref.config import SamRefConfig
+from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
+from sam_uniref.losses import mask_losses
+from sam_uniref.predictor import Predictor
+from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
+from sam_uniref.state import compare_names, file_sha256, without_aliases
+from sam_uniref.transforms import ImageTransform, Size, content_mask
+
+logger = logging.getLogger(__name__)
+
+DECODERS = ("auto", "trained", "sam")
+
+
+class SamRef(Predictor):
+    """Segment a sentence's, an example's or a first frame's object with a frozen SAM.
+
+    Build one with `from_sam` (a plain SAM with fresh adapters) or `from_pretrained` (trained adapters).
+
+    Args:
+        host: The frozen SAM.
+        text_encoder: For sentences, or None.
+        config: What everything is built from.
+    """
+
+    def __init__(self, host: SamHost, text_encoder: TextEncoder | None, config: SamRefConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sam = host
+        self.mask_decoder = copy.deepcopy(host.mask_decoder).requires_grad_(True)
+        self.text_encoder = text_encoder
+        self.mask_encoder = MaskEncoder(
+            host.channels,
+            strides=host.strides,
+            width=config.mask_encoder.width,
+            norm=config.mask_encoder.norm,
+        )
+        fusion = config.fusion
+        self.fusion = UniFusion(
+            host.channels,
+            heads=fusion.heads,
+            head_width=fusion.head_width,
+            dropout=fusion.dropout,
+            zero_init=fusion.zero_init,
+        )
+        self._freeze_unused()
+        self._add_lora()
+        if text_encoder is not None and not config.lora.text_targets:
+            text_encoder.model.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_sam(
+        cls,
+        size: str,
+        checkpoint: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+        *,
+        config: SamRefConfig | None = None,
+        local_files_only: bool = False,
+    ) -> SamRef:
+        """Plug fresh adapters into a SAM. Until they are trained, references change nothing.
+
+        Args:
+            size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
+            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``). Without one the weights
+                are random, with a warning.
+            text_encoder: Hub id or folder of a Hugging Face text encoder; None for a model without sentences.
+            config: Widths and options; ``SamRefConfig.for_size(size)`` by default. ``size``, ``checkpoint`` and
+                ``text_encoder`` are written into it.
+            local_files_only: Never ask the hub for the text encoder.
+
+        Raises:
+            ValueError: If the size is unknown or the checkpoint is broken or of another size.
+            FileNotFoundError: If the checkpoint or the text encoder is not there.
+        """
+        config = copy.deepcopy(config) if config else SamRefConfig.for_size(size)
+        config.sam.size = size
+        sam = build_sam(size)
+        if checkpoint is None:
+            logger.warning("SAM %s has random weights: no checkpoint was given", size)
+        else:
+            load_sam_checkpoint(sam, checkpoint, size)
+            config.sam.checkpoint, config.sam.sha256 = Path(checkpoint).name, file_sha256(checkpoint)
+        host = SamHost(sam)
+        text = None
+        if text_encoder is not None:
+            config.text_encoder.name = str(text_encoder)
+            text = TextEncoder.from_name(
+                text_encoder,
+                host.channels,
+                max_length=config.text_encoder.max_length,
+                dropout=config.text_encoder.dropout,
+                local_files_only=local_files_only,
+            )
+        return cls(host, text, config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, checkpoint: str | Path | None = None) -> SamRef:
+        """Load what `save_pretrained` wrote. See `sam_uniref.checkpoint.load_pretrained`."""
+        from sam_uniref.checkpoint import load_pretrained
+
+        return load_pretrained(folder, checkpoint)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""
+        from sam_uniref.checkpoint import save_pretrained
+
+        save_pretrained(self, folder)
+
+    @property
+    def transform(self) -> ImageTransform:  # type: ignore[override]
+        """Into and out of SAM's input square."""
+        return self.sam.transform
+
+    # ---- Encoding: once an image, once a reference ----
+
+    def encode_pixels(
+        self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
+    ) -> ImageFeatures:
+        """Encode ``(B, 3, S, S)`` images; without gradients unless LoRA sits in the image encoder."""
+        trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            levels, skips = self.sam.encode(pixels)
+        padding = tuple(
+            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
+            for level, stride in zip(levels, self.sam.strides, strict=True)
+        )
+        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
+
+    def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
+        """Encode N sentences.
+
+        Raises:
+            ValueError: If a sentence is empty, or the model was built without a text encoder.
+        """
+        if self.text_encoder is None:
+            raise ValueError("this SamRef has no text encoder; build it with from_sam(..., text_encoder=...)")
+        return self.text_encoder(sentences)
+
+    def encode_mask(self, features: ImageFeatures, masks: Tensor, source_index: Tensor) -> ReferenceFeatures:
+        """Encode N annotated images (eq. 1-2): keys are the image's features, values the mask encoder's.
+
+        Args:
+            features: The reference images, encoded.
+            masks: ``(N, S, S)`` in [0, 1], in the input square.
+            source_index: ``(N,)`` int64, which reference image each mask belongs to.
+
+        Returns:
+            N rows, about images 0 to N-1 until `ReferenceFeatures.about` says otherwise. A row whose mask is
+            empty is not present.
+        """
+        levels = [level[source_index] for level in features.levels]
+        values = self.mask_encoder(features.pixels[source_index], masks[:, None], levels)
+        keys = [level.flatten(2).transpose(1, 2) for level in levels]
+        padding = [padded[source_index].flatten(1) for padded in features.padding]
+        return ReferenceFeatures(
+            keys=tuple(keys),
+            values=tuple(value.flatten(2).transpose(1, 2) for value in values),
+            padding=tuple(padding),
+            pooled=tuple(
+                self._pool(k, p, masks, (level.shape[2], level.shape[3]))
+                for k, p, level in zip(keys, padding, levels, strict=True)
+            ),
+            present=masks.flatten(1).any(1),
+            image_index=torch.arange(len(masks), device=masks.device),
+        )
+
+    def _pool(self, keys: Tensor, padding: Tensor, masks: Tensor, grid: Size) -> Tensor:
+        """Mean of the keys ``(N, L, C)`` over the object, each cell by its share of it, or over the image."""
+        if self.config.pooling == "image":
+            weights = (~padding).to(keys.dtype)
+        else:
+            weights = F.adaptive_avg_pool2d(masks[:, None].to(keys.dtype), grid).flatten(1)
+        weights = weights[:, :, None]
+        return (keys * weights).sum(1) / weights.sum(1).clamp(min=1e-6)
+
+    # ---- Answering ----
+
+    def predict(
+        self,
+        features: ImageFeatures,
+        references: Sequence[ReferenceFeatures],
+        prompts: Prompts | None = None,
+        *,
+        multimask: bool = False,
+        decoder: str = "auto",
+    ) -> MaskPrediction:
+        """Answer N rows in one decoder call (two where some rows have a reference and some have none).
+
+        Args:
+            features: B images.
+            references: Kinds of reference in order of precedence: the first one present in a row gives its
+                prompt token (published: the sentence before the masks). Each has N rows.
+            prompts: Points, boxes and mask logits of the same N rows, or None.
+            multimask: Three candidates a row instead of one.
+            decoder: ``"auto"``: rows with a reference use the trained decoder, the others SAM's own. ``"trained"``
+                or ``"sam"``: that one for all.
+
+        Raises:
+            ValueError: If there are neither references nor prompts, or the decoder is unknown.
+        """
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder must be one of {DECODERS}, got {decoder!r}")
+        if references:
+            index = references[0].image_index
+            present = torch.stack([reference.present for reference in references]).any(0)
+            if bool(present.all()):
+                return self._decode_referred(features, references, prompts, multimask, decoder)
+        elif prompts is not None:
+            index = prompts.image_index
+            present = torch.zeros(len(index), dtype=torch.bool, device=index.device)
+        else:
+            raise ValueError("give at least one reference or prompt")
+        plain = self._decode_plain(features, prompts, index, multimask, decoder)
+        if not bool(present.any()):
+            return plain
+        some = prompts.select(present) if prompts else None
+        referred = self._decode_referred(features, [r.select(present) for r in references], some, multimask, decoder)
+        logits, scores = plain.logits.clone(), plain.scores.clone()
+        logits[present], scores[present] = referred.logits, referred.scores
+        return MaskPrediction(logits, scores, index)
+
+    def _decode_referred(
+        self,
+        features: ImageFeatures,
+        references: Sequence[ReferenceFeatures],
+        prompts: Prompts | None,
+        multimask: bool,
+        decoder: str,
+    ) -> MaskPrediction:
+        """Rows that all have a reference: fuse, add the prompt token, decode."""
+        (fused,) = self.fusion(features.levels, references)
+        tokens = prompt_token(references)[:, None]
+        chosen = self.sam.mask_decoder if decoder == "sam" else self.mask_decoder
+        logits, scores = self.sam.decode(fused, prompts, tokens, chosen, multimask=multimask)
+        return MaskPrediction(logits, scores, references[0].image_index)
+
+    def _decode_plain(
+        self, features: ImageFeatures, prompts: Prompts | None, index: Tensor, multimask: bool, decoder: str
+    ) -> MaskPrediction:
+        """Rows without a reference: SAM as it was."""
+        chosen = self.mask_decoder if decoder == "trained" else self.sam.mask_decoder
+        logits, scores = self.sam.decode(features.levels[0][index], prompts, None, chosen, multimask=multimask)
+        return MaskPrediction(logits, scores, index)
+
+    def losses(
+        self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
+    ) -> dict[str, Tensor]:
+        """BCE and Dice of the mask at the input's size, and the squared error of the predicted IoU."""
+        prediction = self._decode_referred(features, references, None, False, "trained")
+        valid = features.valid_pixels()[prediction.image_index]
+        return mask_losses(prediction.logits[:, 0], prediction.scores[:, 0], targets.masks, valid)
+
+    # ---- What is trained, and what a checkpoint holds ----
+
+    def parts(self) -> list[TrainablePart]:
+        """All parts, each parameter in exactly one."""
+        parts = [
+            TrainablePart("image encoder", self.sam.image_encoder),
+            TrainablePart("prompt encoder", self.sam.prompt_encoder),
+            TrainablePart("SAM's own mask decoder", self.sam.mask_decoder),
+            TrainablePart("mask decoder", self.mask_decoder),
+            TrainablePart("UniFusion", self.fusion),
+            TrainablePart("mask encoder", self.mask_encoder),
+        ]
+        if self.text_encoder is not None:
+            parts.append(TrainablePart("text resizer", self.text_encoder.resizer))
+            parts.append(TrainablePart("text encoder", self.text_encoder.model, lr_group="text"))
+        return parts
+
+    def train_text_encoder(self, trained: bool) -> None:
+        """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""
+        if self.text_encoder is None:
+            return
+        lora = has_lora(self.text_encoder.model)
+        for name, parameter in self.text_encoder.model.named_parameters():
+            parameter.requires_grad_("lora_" in name if lora else trained)
+        self.config.text_encoder.trained |= trained and not lora
+
+    def train(self, mode: bool = True) -> SamRef:
+        """Training mode for what is trained; frozen encoders stay in evaluation mode, without dropout."""
+        super().train(mode)
+        for part in self.parts():
+            if mode and not any(parameter.requires_grad for parameter in part.module.parameters()):
+                part.module.eval()
+        return self
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """Adapters, mask decoder, LoRA, and the text encoder if it was ever trained."""
+        whole = ("mask_decoder.", "fusion.", "mask_encoder.", "text_encoder.resizer.")
+        if self.config.text_encoder.trained:
+            whole = (*whole, "text_encoder.model.")
+        state = {k: v for k, v in self.state_dict().items() if k.startswith(whole) or "lora_" in k}
+        return without_aliases(state)
+
+    def load_trained_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load what `trained_state_dict` gave.
+
+        Raises:
+            ValueError: Naming missing, unexpected and misshapen tensors; nothing is loaded then.
+        """
+        compare_names(state_dict, self.trained_state_dict(), "the trained state")
+        self.load_state_dict(dict(state_dict), strict=False)
+
+    def without_lora(self) -> AbstractContextManager[None]:
+        """Run the image encoder as the frozen SAM's."""
+        return lora_disabled(self.sam.image_encoder) if has_lora(self.sam.image_encoder) else nullcontext()
+
+    def _freeze_unused(self) -> None:
+        """Mask tokens 1-3 are never asked for with a reference: their hypernetworks would get no gradient."""
+        for network in self.mask_decoder.output_hypernetworks_mlps[1:]:
+            network.requires_grad_(False)
+
+    def _add_lora(self) -> None:
+        """LoRA where the configuration names targets."""
+        lora = self.config.lora
+        options: dict[str, Any] = {"rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout}
+        if lora.image_targets:
+            add_lora(self.sam.image_encoder, lora.image_targets, **options)
+        if lora.text_targets and self.text_encoder is not None:
+            add_lora(self.text_encoder.model, lora.text_targets, **options)
+
+
+def prompt_token(references: Sequence[ReferenceFeatures]) -> Tensor:
+    """The pooled vector ``(N, C)`` of the first reference present in each row."""
+    token = references[-1].pooled[-1]
+    for reference in reversed(references[:-1]):
+        token = torch.where(reference.present[:, None], reference.pooled[-1], token)
+    return token

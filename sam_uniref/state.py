@@ -1,0 +1,127 @@
+"""State dicts that are checked by name, and files and folders that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def compare_names(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
+    """Refuse a state dict that does not fit.
+
+    Raises:
+        ValueError: Naming the missing, unexpected and misshapen tensors.
+    """
+    missing = sorted(wanted.keys() - got.keys())
+    unexpected = sorted(got.keys() - wanted.keys())
+    misshapen = [
+        f"{name} {tuple(got[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & got.keys())
+        if got[name].shape != wanted[name].shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{what} does not fit the model: {'; '.join(problems)}")
+
+
+def load_checked(module: nn.Module, state_dict: Mapping[str, Tensor], what: str) -> None:
+    """Load a whole state dict, or name what does not fit.
+
+    Raises:
+        ValueError: Naming the missing, unexpected and misshapen tensors; nothing is loaded then.
+    """
+    compare_names(state_dict, module.state_dict(), what)
+    module.load_state_dict(dict(state_dict))
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """A state dict from ``.safetensors`` or a PyTorch file; a pickle with anything but tensors is refused.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is broken, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise half a dozen types for a broken file
+        raise ValueError(f"{path} is no readable checkpoint of plain tensors ({error})") from error
+    for key in ("model", "state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f"{path} holds no state dict (names to tensors), got {type(loaded).__name__}")
+    return loaded
+
+
+def without_aliases(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop names that share another one's memory (tied embeddings), which safetensors would refuse."""
+    seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
+    unique = {}
+    for name, tensor in state_dict.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and tensor.device.type != "meta" and key in seen:
+            continue
+        seen.add(key)
+        unique[name] = tensor
+    return unique
+
+
+def file_sha256(path: str | Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name only when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its name, and an old one's place, when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+            path.replace(old / path.name)
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

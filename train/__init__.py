@@ -1,0 +1,1 @@
+"""Training: configuration, batches, optimiser, checkpoints, validation. `finetune.py` is the script."""
