@@ -1,5 +1,23 @@
 """Data sets become samples, samples become batches of one task."""
 
+from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import TASKS, AnnotatedImage, ReferenceBatch, Sample, Task, collate
+from sam_uniref.data.episodes import AnnotatedObject, EpisodeDataset
+from sam_uniref.data.mixture import MixtureSchedule, TrainingBatches
+from sam_uniref.data.readers import READERS, get_reader
 
-__all__ = ["TASKS", "AnnotatedImage", "ReferenceBatch", "Sample", "Task", "collate"]
+__all__ = [
+    "READERS",
+    "TASKS",
+    "AnnotatedImage",
+    "AnnotatedObject",
+    "Augmentation",
+    "EpisodeDataset",
+    "MixtureSchedule",
+    "ReferenceBatch",
+    "Sample",
+    "Task",
+    "TrainingBatches",
+    "collate",
+    "get_reader",
+]

@@ -1,0 +1,203 @@
+"""A user's own folder: classes, clips, single images and sentences, without a conversion step.
+
+```
+root/classes/<name>/<stem>.jpg and <stem>.png        few-shot: a class a folder, a mask beside each picture
+root/clips/<name>/{images,masks}/<stem>.jpg, .png    video: masks for any of the frames, joined by stem
+root/images/<stem>.jpg, root/masks/<stem>.png        single images
+root/expressions.jsonl                               {"image" or "clip": ..., "object": id, "text": ...} a line
+```
+
+``classes`` and ``clips`` may be left out of the path: a root whose own folders look like classes or clips is
+read as such. A palette PNG gives an object an id, a binary one gives one object.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sam_uniref.data.batch import Task
+from sam_uniref.data.episodes import AnnotatedObject
+from sam_uniref.images import IMAGE_SUFFIXES, load_id_map
+
+logger = logging.getLogger(__name__)
+
+Sentences = dict[tuple[str, int], list[str]]
+
+
+def read_folder(
+    root: str | Path,
+    task: Task,
+    *,
+    expressions: str | Path | None = None,
+    validation: float | Sequence[str] = 0.0,
+) -> list[AnnotatedObject]:
+    """All annotated objects of a folder that a task can use.
+
+    Args:
+        root: The folder.
+        task: ``fss`` reads classes; ``vos`` clips and single images; ``rvos`` clips with sentences; ``ris``
+            everything with sentences.
+        expressions: The file of sentences; ``root/expressions.jsonl`` by default.
+        validation: Share of the pictures to hold out, chosen by their names; or a list of names of classes,
+            clips or picture stems to hold out.
+
+    Raises:
+        FileNotFoundError: If the root, or a picture that a sentence is about, is not there.
+        ValueError: If nothing in it is annotated, or a file is broken.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    sentences: Sentences = {}
+    if task in ("ris", "rvos"):
+        sentences = _read_expressions(Path(expressions) if expressions else root / "expressions.jsonl")
+    if task == "fss":
+        objects = list(_classes(root))
+    elif task == "rvos":
+        objects = list(_clips(root))
+    elif task == "vos":
+        objects = [*_clips(root), *_singles(root)]
+    else:
+        objects = [*_clips(root), *_named_images(root, sentences)]
+    if not objects:
+        raise ValueError(
+            f"{root} holds no annotated pictures for {task}; expected "
+            + ("classes/<name>/<stem>.jpg with <stem>.png" if task == "fss" else "clips/<name>/{images,masks}/")
+        )
+    objects = [_with_sentences(o, root, sentences) for o in objects]
+    return _hold_out(objects, validation)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Pictures of a folder that are no masks of others."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    photographs = {p.stem for p in files if p.suffix.lower() != ".png"}
+    return [p for p in files if p.suffix.lower() != ".png" or p.stem not in photographs]
+
+
+def _objects_of(image: Path, mask: Path, scene: str, group: str, frame: int | None = None) -> Iterator[AnnotatedObject]:
+    """One object for each id of a mask. ``group`` may hold ``{id}``."""
+    for object_id in np.unique(load_id_map(mask)).tolist():
+        if object_id > 0:
+            yield AnnotatedObject(image, mask, object_id, group.replace("{id}", str(object_id)), scene, frame)
+
+
+def _subfolders(root: Path, name: str) -> list[Path]:
+    """Folders inside ``root/name``, or inside the root itself where there is none of that name."""
+    parent = root / name if (root / name).is_dir() else root
+    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _classes(root: Path) -> Iterator[AnnotatedObject]:
+    """Few-shot: pictures with a mask of the same stem beside them."""
+    for folder in _subfolders(root, "classes"):
+        for image in _pictures(folder):
+            mask = image.with_suffix(".png")
+            if mask != image and mask.is_file():
+                yield from _objects_of(image, mask, str(image), folder.name)
+
+
+def _clips(root: Path) -> Iterator[AnnotatedObject]:
+    """Video: frames joined with their masks by stem; frames without one are left to the tracker."""
+    for folder in _subfolders(root, "clips"):
+        masks = {p.stem: p for p in _pictures(folder / "masks")}
+        for number, image in enumerate(_pictures(folder / "images")):
+            if image.stem in masks:
+                yield from _objects_of(image, masks[image.stem], folder.name, f"{folder.name}/{{id}}", number)
+
+
+def _singles(root: Path) -> Iterator[AnnotatedObject]:
+    """Single images: each object is a group of its own."""
+    masks = {p.stem: p for p in _pictures(root / "masks")}
+    for image in _pictures(root / "images"):
+        if image.stem in masks:
+            yield from _objects_of(image, masks[image.stem], str(image), f"{image.name}/{{id}}")
+
+
+def _named_images(root: Path, sentences: Sentences) -> Iterator[AnnotatedObject]:
+    """Pictures that sentences are about: their mask is beside them, or in ``masks`` beside their ``images``."""
+    for name in sorted({key for key, _ in sentences if "." in PurePosixPath(key).name}):
+        image = root / name
+        beside = image.with_suffix(".png")
+        parallel = image.parent.parent / "masks" / beside.name
+        mask = next((m for m in (beside, parallel) if m != image and m.is_file()), None)
+        if not image.is_file() or mask is None:
+            raise FileNotFoundError(f"{image}, which a sentence is about, is not there or has no mask at {beside}")
+        # Beside its mask it is one of a class, whose other pictures the sentence may describe as well.
+        yield from _objects_of(image, mask, str(image), image.parent.name if mask == beside else f"{name}/{{id}}")
+
+
+def _read_expressions(path: Path) -> Sentences:
+    """Sentences by (picture or clip, object id).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is no such record, naming the line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no sentences at {path}; give their file with expressions=")
+    sentences: Sentences = defaultdict(list)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            key, text = _about(record), str(record["text"]).strip()
+            object_id = int(record.get("object", 1))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{path} line {number}: expected {{"image" or "clip": ..., "object": id, "text": ...}}, got '
+                f"{line[:80]!r} ({error})"
+            ) from error
+        if not text:
+            raise ValueError(f"{path} line {number}: the sentence is empty")
+        sentences[key, object_id].append(text)
+    return dict(sentences)
+
+
+def _about(record: Mapping[str, Any]) -> str:
+    """The picture or clip of a record; it must stay inside the root."""
+    key = str(record["clip"] if "clip" in record else record["image"])
+    if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
+        raise ValueError(f"{key!r} leaves the folder")
+    return key
+
+
+def _with_sentences(item: AnnotatedObject, root: Path, sentences: Sentences) -> AnnotatedObject:
+    """The object with the sentences about its picture, and about its clip."""
+    keys = {item.scene, item.image.relative_to(root).as_posix()}
+    found = [text for key in sorted(keys) for text in sentences.get((key, item.object_id), [])]
+    return replace(item, sentences=tuple(found))
+
+
+def _hold_out(objects: list[AnnotatedObject], validation: float | Sequence[str]) -> list[AnnotatedObject]:
+    """Mark what validation keeps.
+
+    Raises:
+        ValueError: If the share is not in [0, 1), or a name in the list is nothing's.
+    """
+    if isinstance(validation, int | float):
+        if not 0 <= validation < 1:
+            raise ValueError(f"the validation share must be in [0, 1), got {validation}")
+        images = sorted({o.image for o in objects}, key=lambda p: (zlib.crc32(p.name.encode()), p.as_posix()))
+        held_out = set(images[: round(validation * len(images))])
+        return [replace(o, held_out=o.image in held_out) for o in objects]
+    names = set(validation)
+    known = {name for o in objects for name in _names(o)}
+    if names - known:
+        raise ValueError(f"nothing is named {sorted(names - known)} among classes, clips and pictures to hold out")
+    return [replace(o, held_out=bool(names & _names(o))) for o in objects]
+
+
+def _names(item: AnnotatedObject) -> set[str]:
+    """Class, clip and stem of an object."""
+    return {item.group.split("/")[0], item.scene, item.image.stem}

@@ -1,0 +1,101 @@
+"""Which data set a step draws from, and which samples: a pure function of the seed and the step.
+
+Nothing is remembered between steps, so a run goes on exactly where it stopped, and one process draws the
+same global batches as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch.utils.data
+from numpy.typing import NDArray
+
+from sam_uniref.data.batch import ReferenceBatch, collate
+from sam_uniref.data.episodes import EpisodeDataset
+from sam_uniref.transforms import ImageTransform
+
+# Streams of chance: what is drawn for one purpose must not move with another.
+_CHOICE, _ORDER, _LANGUAGE, _SAMPLE = range(4)
+
+
+class MixtureSchedule:
+    """The data set of every optimiser step, drawn by weight.
+
+    Args:
+        weights: Of the data sets.
+        steps: Length of the run.
+        seed: Of the run.
+    """
+
+    def __init__(self, weights: Sequence[float], steps: int, seed: int) -> None:
+        share = np.asarray(weights, dtype=np.float64)
+        if not len(share) or (share < 0).any() or share.sum() <= 0:
+            raise ValueError(f"weights must be positive for at least one data set, got {list(weights)}")
+        rng = np.random.default_rng([seed, _CHOICE])
+        self.choice = rng.choice(len(share), size=steps, p=share / share.sum())
+        self.earlier = np.zeros(steps, np.int64)
+        for dataset in range(len(share)):
+            drawn = self.choice == dataset
+            self.earlier[drawn] = np.arange(drawn.sum())
+
+    def at(self, step: int) -> tuple[int, int]:
+        """The data set of a step, and how many earlier steps drew from it."""
+        return int(self.choice[step]), int(self.earlier[step])
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, dataset: int, epoch: int, length: int) -> NDArray[np.int64]:
+    """The order of a data set in one pass over it."""
+    return np.random.default_rng([seed, _ORDER, dataset, epoch]).permutation(length)
+
+
+@dataclass
+class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
+    """Item i is this process's batch of micro-step i, all of one data set; the same for any number of workers.
+
+    Attributes:
+        datasets: To draw from.
+        transform: Of the model that is trained.
+        steps: Optimiser steps of the run.
+        batch_size: Samples a process takes at a micro-step.
+        accumulate: Micro-steps an optimiser step; they draw from one data set.
+        seed: Of the run.
+        rank: Of this process.
+        processes: Number of processes.
+    """
+
+    datasets: Sequence[EpisodeDataset]
+    transform: ImageTransform
+    steps: int
+    batch_size: int
+    accumulate: int = 1
+    seed: int = 0
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        self.schedule = MixtureSchedule([d.weight for d in self.datasets], self.steps, self.seed)
+
+    def __len__(self) -> int:
+        """Number of micro-steps."""
+        return self.steps * self.accumulate
+
+    def __getitem__(self, micro_step: int) -> ReferenceBatch:
+        """This process's share of a global micro-batch."""
+        step, micro = divmod(micro_step, self.accumulate)
+        chosen, earlier = self.schedule.at(step)
+        dataset = self.datasets[chosen]
+        language_only = bool(np.random.default_rng([self.seed, _LANGUAGE, step]).random() < dataset.language_only)
+        first = (micro * self.processes + self.rank) * self.batch_size
+        samples = []
+        for place in range(first, first + self.batch_size):
+            drawn = earlier * self.batch_size * self.processes * self.accumulate + place
+            epoch, position = divmod(drawn, len(dataset))
+            order = _order(self.seed, chosen, epoch, len(dataset))
+            rng = np.random.default_rng([self.seed, _SAMPLE, step, place])
+            samples.append(dataset.sample(int(order[position]), rng, language_only=language_only))
+        return collate(samples, self.transform)

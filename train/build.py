@@ -1,0 +1,111 @@
+"""From settings to the things a run needs: model, data sets, optimiser, learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from sam_uniref.config import SamRefConfig, build_dataclass, unknown_key
+from sam_uniref.data import Augmentation, EpisodeDataset, get_reader
+from sam_uniref.interfaces import ReferenceSegmenter
+from sam_uniref.samref import SamRef
+from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
+
+
+def build_model(settings: RunSettings) -> SamRef:
+    """The model of a run, with the stage's parts unfrozen.
+
+    Raises:
+        FileNotFoundError: If a checkpoint, a saved model or the text encoder is not there.
+        ValueError: If one of them is broken or does not fit, or an option is unknown.
+    """
+    model_settings = settings.model
+    # Fresh adapters are part of the run: the same seed starts it the same way.
+    torch.manual_seed(settings.seed)
+    if model_settings.start_from is not None:
+        model = SamRef.from_pretrained(model_settings.start_from, model_settings.checkpoint)
+    else:
+        model = SamRef.from_sam(
+            model_settings.size,
+            model_settings.checkpoint,
+            model_settings.text_encoder,
+            config=model_config(model_settings),
+        )
+    model.train_text_encoder(settings.train_text_encoder)
+    return model
+
+
+def model_config(settings: ModelSettings) -> SamRefConfig:
+    """The size's configuration with the run's options over it.
+
+    Raises:
+        ValueError: If an option is unknown; the nearest known one is named.
+    """
+    values = asdict(SamRefConfig.for_size(settings.size))
+    for key, value in settings.options.items():
+        if key not in values:
+            raise unknown_key(f"model.options.{key}", values)
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    return build_dataclass(SamRefConfig, values, "model.options.")
+
+
+def build_dataset(name: str, settings: DataSettings) -> EpisodeDataset:
+    """A data set of a run.
+
+    Raises:
+        FileNotFoundError: If its folder is not there.
+        ValueError: If it has nothing for its task, or a setting is out of range.
+    """
+    read = get_reader(settings.reader)
+    objects = read(
+        settings.root,
+        settings.task,
+        expressions=settings.expressions,
+        validation=settings.validation,
+    )
+    return EpisodeDataset(
+        name,
+        settings.task,  # type: ignore[arg-type]
+        objects,
+        shots=settings.shots,
+        frame_range=settings.frame_range,
+        augmentation=Augmentation(flip=settings.flip, crop=settings.crop),
+        absent=settings.absent,
+        language_only=settings.language_only,
+        weight=settings.weight,
+    )
+
+
+def build_datasets(settings: RunSettings) -> list[EpisodeDataset]:
+    """All data sets of a run.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not settings.data:
+        raise ValueError("the configuration names no data; add data.<name>.root and data.<name>.task")
+    return [build_dataset(name, entry) for name, entry in settings.data.items()]
+
+
+def build_optimizer(model: ReferenceSegmenter, settings: OptimiserSettings) -> torch.optim.AdamW:
+    """AdamW with one group a learning rate; weight decay on everything that is trained, as published."""
+    rates = {"base": settings.lr, "text": settings.text_lr}
+    grouped: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
+    for part in model.parts():
+        grouped[part.lr_group].extend(p for p in part.module.parameters() if p.requires_grad)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "lr": rates[name], "initial_lr": rates[name], "name": name}
+        for name, parameters in grouped.items()
+        if parameters
+    ]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
+def learning_rate_factor(step: int, settings: OptimiserSettings) -> float:
+    """By what to multiply the learning rates at a step: linear warm-up, then a fall at each milestone."""
+    factor = settings.gamma ** sum(step >= milestone for milestone in settings.milestones)
+    if step < settings.warmup_steps:
+        factor *= settings.warmup_factor + (1 - settings.warmup_factor) * step / settings.warmup_steps
+    return factor

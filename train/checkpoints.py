@@ -1,0 +1,84 @@
+"""Training checkpoints: written under a temporary name and renamed, so that each one is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from sam_uniref.interfaces import ReferenceSegmenter
+from sam_uniref.state import read_tensors, whole_folder
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"^step_(\d{7})$")
+_WEIGHTS, _OPTIMIZER, _TRAINER = "trained.safetensors", "optimizer.pt", "trainer.json"
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """The checkpoints of a run.
+
+    Attributes:
+        folder: ``<output>/checkpoints``.
+        keep: How many of the newest to keep.
+    """
+
+    folder: Path
+    keep: int
+
+    def newest_first(self) -> list[tuple[int, Path]]:
+        """Steps and folders of the whole checkpoints."""
+        if not self.folder.is_dir():
+            return []
+        named = [(_NAME.match(path.name), path) for path in self.folder.iterdir()]
+        return sorted(((int(match.group(1)), path) for match, path in named if match), reverse=True)
+
+    def save(
+        self, step: int, model: ReferenceSegmenter, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    ) -> Path:
+        """Write the state after ``step`` steps, then drop the oldest."""
+        path = self.folder / f"step_{step:07d}"
+        with whole_folder(path) as temporary:
+            trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
+            save_file(trained, temporary / _WEIGHTS)
+            torch.save(optimizer.state_dict(), temporary / _OPTIMIZER)
+            (temporary / _TRAINER).write_text(json.dumps({"step": step, **state}, indent=2))
+        for _, old in self.newest_first()[self.keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def restore(self, model: ReferenceSegmenter, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+        """Load the newest checkpoint that can be read; one that is broken is passed over with a warning.
+
+        Returns:
+            What was saved as state, with ``step``; None if there is no checkpoint.
+
+        Raises:
+            ValueError: If there are checkpoints but none fits, such as after a change of the model's settings.
+        """
+        found = self.newest_first()
+        for step, path in found:
+            try:
+                trained = read_tensors(path / _WEIGHTS)
+                saved = torch.load(path / _OPTIMIZER, map_location="cpu", weights_only=True)
+                state = json.loads((path / _TRAINER).read_text())
+                model.load_trained_state_dict(trained)
+                optimizer.load_state_dict(saved)
+            except Exception as error:  # a half-written disk block can surface as almost any error
+                logger.warning("checkpoint %s can't be used (%s); trying the one before", path, error)
+                continue
+            logger.info("resumed after step %d from %s", step, path)
+            return state
+        if found:
+            raise ValueError(
+                f"none of the {len(found)} checkpoints in {self.folder} can be used; see the warnings above"
+            )
+        return None

@@ -1,0 +1,255 @@
+"""Finetune a SamRef: frozen SAM, trained adapters and mask decoder (UniRef++ section 5).
+
+    # your own folder, on whatever this machine has
+    accelerate launch train/finetune.py --config configs/folder.yaml data.fss.root=my_pictures
+    # 1 GPU
+    accelerate launch --config_file configs/accelerate/1gpu.yaml train/finetune.py --config configs/sam_vit_h_image.yaml
+    # 8 GPUs: the published setting
+    accelerate launch --config_file configs/accelerate/8gpu.yaml train/finetune.py --config configs/sam_vit_h_image.yaml
+    # 2 nodes of 8 GPUs: on each node, with its own rank
+    accelerate launch --config_file configs/accelerate/2nodes.yaml --machine_rank 0 --main_process_ip HOST \
+        train/finetune.py --config configs/sam_vit_h_image.yaml
+    # what a configuration would do, without weights or data
+    accelerate launch train/finetune.py --config configs/sam_vit_h_video.yaml --plan
+    # go on from the newest whole checkpoint
+    accelerate launch train/finetune.py --config configs/folder.yaml --resume
+
+Any setting can be given as key=value after the options. Ctrl-C and SIGTERM save and exit; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from rich.console import Console
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from sam_uniref.data import ReferenceBatch, TrainingBatches
+from sam_uniref.samref import SamRef
+from sam_uniref.train.build import build_datasets, build_model, build_optimizer, learning_rate_factor
+from sam_uniref.train.checkpoints import CheckpointFolder
+from sam_uniref.train.interruption import Interruption
+from sam_uniref.train.journal import Journal
+from sam_uniref.train.plan import plan
+from sam_uniref.train.settings import RunSettings, load_settings
+from sam_uniref.train.summary import parameter_table
+from sam_uniref.train.validation import validate
+
+logger = logging.getLogger("sam_uniref.train")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint of the output")
+    parser.add_argument("--plan", action="store_true", help="print what the run would do, and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
+    return parser.parse_args()
+
+
+def make_accelerator(settings: RunSettings) -> Accelerator:
+    """Accelerate with the run's precision, accumulation and tracker."""
+    return Accelerator(
+        mixed_precision=settings.precision,
+        gradient_accumulation_steps=settings.accumulate,
+        log_with=None if settings.tracker == "none" else settings.tracker,
+        project_dir=settings.output,
+        # A batch of one task leaves the other tasks' parameters without gradients, on all processes alike.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def make_loader(settings: RunSettings, batches: TrainingBatches, first_step: int) -> DataLoader[ReferenceBatch]:
+    """This process's batches in order, from a step on."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first_step * settings.accumulate, len(batches)),
+        num_workers=settings.workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=settings.workers > 0,
+    )
+
+
+def take_step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: Any,
+    batches: list[ReferenceBatch],
+    settings: RunSettings,
+    step: int,
+) -> dict[str, float]:
+    """One optimiser step over its micro-batches; returns the mean losses over processes.
+
+    Raises:
+        FloatingPointError: If a loss is not finite on any process; nothing is changed then.
+    """
+    # Dropout's draws belong to the step and the process, so a resumed run repeats them.
+    torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
+    weights = {"bce": settings.loss.bce, "dice": settings.loss.dice, "iou": settings.loss.iou}
+    summed: dict[str, torch.Tensor] = {}
+    for batch in batches:
+        with accelerator.accumulate(model):
+            losses = model(batch.to(accelerator.device))
+            total = sum(weights[name] * loss for name, loss in losses.items())
+            for name, loss in {"loss": total, **losses}.items():
+                summed[name] = summed.get(name, 0) + loss.detach() / len(batches)
+            check_finite(accelerator, total, batch)
+            accelerator.backward(total)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), settings.optimiser.clip)
+                factor = learning_rate_factor(step, settings.optimiser)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    reduced = accelerator.reduce(torch.stack(list(summed.values())), reduction="mean")
+    return dict(zip(summed, reduced.tolist(), strict=True))
+
+
+def check_finite(accelerator: Accelerator, loss: torch.Tensor, batch: ReferenceBatch) -> None:
+    """Stop all processes if the loss of one is not finite, naming its samples."""
+    finite = accelerator.reduce(torch.isfinite(loss.detach()).float(), reduction="mean")
+    if finite.item() < 1:
+        mine = f"here it is {loss.item()} for the samples {'; '.join(batch.names)}"
+        other = "on another process; its message names the samples"
+        raise FloatingPointError(f"the loss is not finite: {other if torch.isfinite(loss) else mine}")
+
+
+def any_process(accelerator: Accelerator, here: bool) -> bool:
+    """Whether something holds on at least one process; all of them get the same answer."""
+    flag = torch.tensor(float(here), device=accelerator.device)
+    return accelerator.reduce(flag, reduction="sum").item() > 0
+
+
+def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None:
+    """The run: build, resume, loop, validate, save."""
+    datasets = build_datasets(settings)
+    bare = build_model(settings)
+    if accelerator.is_main_process:
+        Console(width=110).print(parameter_table(bare))
+    optimizer: Any = build_optimizer(bare, settings.optimiser)
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    folder = CheckpointFolder(Path(settings.output) / "checkpoints", settings.keep)
+    if folder.newest_first() and not resume:
+        raise FileExistsError(
+            f"{settings.output} holds the checkpoints of a run; go on with --resume, or give another output="
+        )
+    state = folder.restore(bare, optimizer.optimizer) if resume else None
+    first = state["step"] if state else 0
+    if accelerator.scaler is not None and state and state.get("scaler"):
+        accelerator.scaler.load_state_dict(state["scaler"])
+    batches = TrainingBatches(
+        datasets,
+        bare.transform,
+        settings.steps,
+        settings.batch_size,
+        settings.accumulate,
+        settings.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    accelerator.wait_for_everyone()
+    with Interruption() as interruption:
+        done = loop(settings, accelerator, model, bare, optimizer, batches, folder, first, interruption)
+    if done < settings.steps:
+        logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
+        return
+    results = validate(bare, datasets, accelerator, settings.batch_size)
+    finish(settings, accelerator, bare, results)
+
+
+def loop(
+    settings: RunSettings,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    bare: SamRef,
+    optimizer: Any,
+    batches: TrainingBatches,
+    folder: CheckpointFolder,
+    first: int,
+    interruption: Interruption,
+) -> int:
+    """All steps from ``first`` on; returns how many are done."""
+    main = accelerator.is_main_process
+    journal = Journal(Path(settings.output) / "log.jsonl", first) if main else None
+    loader = iter(make_loader(settings, batches, first))
+    progress = tqdm(total=settings.steps, initial=first, disable=not main, unit="step", mininterval=1.0)
+    model.train()
+    saved = step = first
+    while step < settings.steps:
+        micro = [next(loader) for _ in range(settings.accumulate)]
+        values = take_step(accelerator, model, optimizer, micro, settings, step)
+        step += 1
+        if journal is not None:
+            journal.write(step, {"task": micro[0].task, **values, "time": round(time.time(), 3)})
+        progress.update()
+        progress.set_postfix(loss=f"{values['loss']:.3f}", task=micro[0].task)
+        if step % settings.log_every == 0:
+            accelerator.log({f"train/{micro[0].task}/{k}": v for k, v in values.items()}, step=step)
+        if settings.validate_every and step % settings.validate_every == 0 and step < settings.steps:
+            results = validate(bare, batches.datasets, accelerator, settings.batch_size)
+            accelerator.log(results, step=step)
+            if main:
+                progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in results.items()))
+        stop = any_process(accelerator, interruption.requested)
+        if main and (stop or step % settings.save_every == 0 or step == settings.steps) and saved != step:
+            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+            folder.save(step, bare, optimizer.optimizer, {"scaler": scaler})
+            saved = step
+        if stop:
+            break
+    progress.close()
+    if journal is not None:
+        journal.close()
+    accelerator.wait_for_everyone()
+    return step
+
+
+def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, results: dict[str, float]) -> None:
+    """Write the model and its validation."""
+    if accelerator.is_main_process:
+        output = Path(settings.output)
+        bare.save_pretrained(output / "model")
+        (output / "validation.json").write_text(json.dumps(results, indent=2) + "\n")
+        for name, value in results.items():
+            logger.info("%s %.4f", name, value)
+        logger.info("the model is in %s", output / "model")
+    accelerator.log(results, step=settings.steps)
+    accelerator.end_training()
+
+
+def main() -> int:
+    """Run the command; the exit code."""
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        settings = load_settings(arguments.config, arguments.overrides)
+        accelerator = make_accelerator(settings)
+        if not accelerator.is_main_process:
+            logging.getLogger().setLevel(logging.ERROR)
+        if arguments.plan:
+            if accelerator.is_main_process:
+                Console(width=120).print(plan(settings, accelerator.num_processes))
+            accelerator.end_training()
+            return 0
+        accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
+        train(settings, accelerator, arguments.resume)
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        logger.error("error: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

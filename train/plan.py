@@ -1,0 +1,74 @@
+"""What a configuration would do, without weights and without data."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from rich.console import Group
+from rich.table import Table
+
+from sam_uniref.adapters import TextEncoder
+from sam_uniref.sam import SamHost, build_sam
+from sam_uniref.samref import SamRef
+from sam_uniref.train.build import learning_rate_factor, model_config
+from sam_uniref.train.settings import RunSettings
+from sam_uniref.train.summary import parameter_table
+
+logger = logging.getLogger(__name__)
+
+
+def skeleton(settings: RunSettings) -> SamRef:
+    """The run's model with shapes and no memory, with the stage's parts unfrozen."""
+    with torch.device("meta"):
+        config = model_config(settings.model)
+        host = SamHost(build_sam(settings.model.size))
+        text = None
+        if settings.model.text_encoder is not None:
+            config.text_encoder.name = settings.model.text_encoder
+            text = _text_skeleton(settings.model.text_encoder, host.channels)
+        model = SamRef(host, text, config)
+    model.train_text_encoder(settings.train_text_encoder)
+    return model
+
+
+def _text_skeleton(name: str, channels: int) -> TextEncoder:
+    """The text encoder's shapes; those of ``bert-base-uncased`` are transformers' own defaults."""
+    import transformers
+
+    if name == "bert-base-uncased":
+        return TextEncoder(transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False), None, channels)
+    return TextEncoder.from_name(name, channels, random_weights=True)
+
+
+def plan(settings: RunSettings, processes: int) -> Group:
+    """Tables of the run: batches, data sets, learning rates, parameters."""
+    run = Table(title=f"stage {settings.stage} on {processes} process(es)", show_header=False)
+    batch = processes * settings.batch_size * settings.accumulate
+    rows = {
+        "SAM": f"{settings.model.size}, {settings.model.checkpoint or settings.model.start_from or 'random weights'}",
+        "text encoder": f"{settings.model.text_encoder}, {'trained' if settings.train_text_encoder else 'frozen'}",
+        "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
+        "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
+        "learning rates": f"{settings.optimiser.lr:g}, text encoder {settings.optimiser.text_lr:g}",
+        "schedule": _schedule(settings),
+        "losses": f"{settings.loss.bce:g} BCE + {settings.loss.dice:g} Dice + {settings.loss.iou:g} IoU",
+        "output": settings.output,
+    }
+    for name, value in rows.items():
+        run.add_row(name, value)
+    data = Table("data set", "task", "reader", "root", "weight", "% of steps", title="data")
+    total = sum(entry.weight for entry in settings.data.values()) or 1.0
+    for name, entry in settings.data.items():
+        share = f"{100 * entry.weight / total:.1f}"
+        data.add_row(name, entry.task, entry.reader, entry.root, f"{entry.weight:g}", share)
+    return Group(run, data, parameter_table(skeleton(settings)))
+
+
+def _schedule(settings: RunSettings) -> str:
+    """Learning-rate factors where they change."""
+    at = sorted({0, settings.optimiser.warmup_steps, *settings.optimiser.milestones})
+    factors = [
+        f"x{learning_rate_factor(step, settings.optimiser):g} from {step:,}" for step in at if step < settings.steps
+    ]
+    return ", ".join(factors)

@@ -1,0 +1,168 @@
+"""The configuration of a run: typed, from one YAML file plus ``key=value``; unknown keys are errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sam_uniref.config import unknown_key
+
+STAGE_TASKS = {
+    "image": ("ris", "fss"),
+    "video": ("vos", "rvos"),
+    "joint": ("ris", "fss", "vos", "rvos"),
+}
+
+
+@dataclass
+class ModelSettings:
+    """What is trained."""
+
+    size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
+    checkpoint: str | None = field(default=None, metadata={"help": "the base SAM's file; none: random weights"})
+    text_encoder: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
+    start_from: str | None = field(default=None, metadata={"help": "a saved SamRef to go on from, in place of these"})
+    train_text_encoder: bool | None = field(default=None, metadata={"help": "by default in the image stage only"})
+    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "sections of SamRefConfig"})
+
+
+@dataclass
+class DataSettings:
+    """One data set for one task."""
+
+    root: str = field(default="", metadata={"help": "the data set's folder"})
+    task: str = field(default="fss", metadata={"help": "ris, fss, vos or rvos"})
+    reader: str = field(default="folder", metadata={"help": "which layout the folder has"})
+    weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'"})
+    expressions: str | None = field(default=None, metadata={"help": "file of sentences; root/expressions.jsonl"})
+    validation: Any = field(default=0.0, metadata={"help": "share of pictures, or list of names, to hold out"})
+    shots: int = field(default=1, metadata={"help": "support images (fss)"})
+    frame_range: int = field(default=10, metadata={"help": "farthest apart that a pair of frames may be"})
+    flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
+    crop: float = field(default=0.5, metadata={"help": "probability of a crop"})
+    absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
+    language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
+
+
+@dataclass
+class LossSettings:
+    """Weights of the losses."""
+
+    bce: float = field(default=2.0, metadata={"help": "binary cross-entropy"})
+    dice: float = field(default=0.5, metadata={"help": "Dice"})
+    iou: float = field(default=1.0, metadata={"help": "squared error of the predicted IoU"})
+
+
+@dataclass
+class OptimiserSettings:
+    """AdamW, its schedule and its clipping."""
+
+    lr: float = field(default=2e-4, metadata={"help": "of everything but the text encoder"})
+    text_lr: float = field(default=1e-5, metadata={"help": "of the text encoder"})
+    weight_decay: float = field(default=0.05, metadata={"help": "on everything"})
+    clip: float = field(default=0.1, metadata={"help": "largest norm of the whole gradient"})
+    warmup_steps: int = field(default=200, metadata={"help": "linear from warmup_factor to 1"})
+    warmup_factor: float = field(default=1.0, metadata={"help": "1.0: no warm-up"})
+    milestones: list[int] = field(default_factory=list, metadata={"help": "steps at which lr falls"})
+    gamma: float = field(default=0.1, metadata={"help": "by this factor"})
+
+
+@dataclass
+class RunSettings:
+    """Everything a run is made of."""
+
+    stage: str = field(default="image", metadata={"help": "image (ris, fss), video (vos, rvos) or joint (all)"})
+    output: str = field(default="runs/finetune", metadata={"help": "folder of logs, checkpoints and the result"})
+    steps: int = field(default=90_000, metadata={"help": "optimiser steps"})
+    batch_size: int = field(default=2, metadata={"help": "samples a process"})
+    accumulate: int = field(default=1, metadata={"help": "micro-batches an optimiser step"})
+    precision: str = field(default="no", metadata={"help": "no, fp16 or bf16"})
+    seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
+    workers: int = field(default=2, metadata={"help": "loader processes"})
+    log_every: int = field(default=20, metadata={"help": "steps"})
+    save_every: int = field(default=1000, metadata={"help": "steps"})
+    keep: int = field(default=3, metadata={"help": "newest checkpoints kept"})
+    validate_every: int = field(default=0, metadata={"help": "steps; 0: only at the end"})
+    tracker: str = field(default="tensorboard", metadata={"help": "any of Accelerate's, or none"})
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: dict[str, DataSettings] = field(default_factory=dict)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Rules across fields.
+
+        Raises:
+            ValueError: Saying what was got and what is allowed.
+        """
+        if self.stage not in STAGE_TASKS:
+            raise ValueError(f"stage must be one of {sorted(STAGE_TASKS)}, got {self.stage!r}")
+        for name, dataset in self.data.items():
+            if dataset.task not in STAGE_TASKS[self.stage]:
+                allowed = STAGE_TASKS[self.stage]
+                raise ValueError(
+                    f"data.{name}.task must be one of {allowed} in stage {self.stage}, got {dataset.task!r}"
+                )
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in ("no", "fp16", "bf16"):
+            raise ValueError(f"precision must be no, fp16 or bf16, got {self.precision!r}")
+
+    @property
+    def train_text_encoder(self) -> bool:
+        """As published: trained in the image stage, frozen in the video stage."""
+        chosen = self.model.train_text_encoder
+        return self.stage != "video" if chosen is None else chosen
+
+
+def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read a YAML file and apply overrides.
+
+    Args:
+        path: The file. ``${oc.env:NAME,default}`` stands for environment variables.
+        overrides: ``key=value``, such as ``data.cats.weight=2``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a key is unknown (the nearest known one is named), or a value of the wrong type.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no configuration {path}")
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"an override is key=value, got {override!r}")
+    try:
+        given = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        check_keys(OmegaConf.to_container(given), RunSettings)
+        merged = OmegaConf.merge(OmegaConf.structured(RunSettings), given)
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
+
+
+def check_keys(values: Mapping[str, Any], cls: type, path: str = "") -> None:
+    """Refuse keys that no dataclass has.
+
+    Raises:
+        ValueError: Naming the nearest known key.
+    """
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(f"{path}{key}", known)
+        hint = hints[key]
+        if is_dataclass(hint) and isinstance(value, Mapping):
+            check_keys(value, hint, f"{path}{key}.")  # type: ignore[arg-type]
+        elif isinstance(value, Mapping) and get_args(hint) and is_dataclass(get_args(hint)[1]):
+            for name, entry in value.items():
+                check_keys(entry or {}, get_args(hint)[1], f"{path}{key}.{name}.")
