@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from sam_uniref.adapters.resnet import MaskedImageResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sam_uniref.adapters.resnet import MaskedImageResNet
 
 
 class ResBlock(nn.Module):

@@ -39,6 +39,8 @@ class ReferenceFeatures:
         levels = {len(self.keys), len(self.values), len(self.padding), len(self.pooled)}
         if len(levels) != 1 or levels == {0}:
             raise ValueError(f"keys, values, padding and pooled need one entry a level, got {sorted(levels)} entries")
+        if self.present.ndim != 1 or self.present.dtype != torch.bool:
+            raise ValueError(f"present must be bool (N,), got {self.present.dtype} {tuple(self.present.shape)}")
         rows = self.present.shape[0]
         for keys, values, padding, pooled in zip(self.keys, self.values, self.padding, self.pooled, strict=True):
             if keys.shape != values.shape or keys.ndim != 3 or keys.shape[0] != rows:

@@ -92,9 +92,12 @@ class MaskedImageResNet(nn.Module):
             state_dict: That of ``torchvision.models.resnet18``; what this trunk has no use for is left out.
 
         Raises:
-            ValueError: If a tensor that the trunk needs is missing or has another shape (another width, or
-                a trunk with group norm).
+            ValueError: If the trunk has group norm, or a tensor that it needs is missing or has another shape
+                (another width).
         """
+        if not isinstance(self.bn1, StoredBatchNorm2d):
+            # The norms' weights and biases would fit, but scale something else.
+            raise ValueError("a trunk with group norm has no stored statistics; ImageNet weights need norm='batch'")
         needed = self.state_dict()
         start = {name: tensor for name, tensor in state_dict.items() if name in needed}
         if "conv1.weight" in start and start["conv1.weight"].shape[1] == 3:

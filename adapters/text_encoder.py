@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sam_uniref.adapters.references import ReferenceFeatures
 from torch import Tensor, nn
+
+from sam_uniref.adapters.references import ReferenceFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,7 @@ class TextEncoder(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         config: Any = model.config
-        # CLIP and BERT have a longest position; T5's relative positions have none.
-        positions = getattr(config, "max_position_embeddings", None) or max_length
-        self.max_length = min(max_length, positions)
+        self.max_length = min(max_length, _longest_sentence(model, config) or max_length)
         text_channels = getattr(config, "hidden_size", None) or config.d_model
         self.resizer = FeatureResizer(text_channels, channels, dropout)
 
@@ -84,9 +83,11 @@ class TextEncoder(nn.Module):
             local_files_only: Never ask the hub.
 
         Raises:
-            FileNotFoundError: If there is no such folder and the hub does not have it or can't be reached.
+            FileNotFoundError: If there is no such folder and the hub does not have it or can't be reached, or if its
+                files are broken.
         """
         import transformers
+        from safetensors import SafetensorError
 
         try:
             config = transformers.AutoConfig.from_pretrained(str(name), local_files_only=local_files_only)
@@ -102,7 +103,7 @@ class TextEncoder(nn.Module):
                 model = model_class.from_pretrained(
                     str(name), config=config, local_files_only=local_files_only, **_without_pooler(config)
                 )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise FileNotFoundError(
                 f"text encoder {str(name)!r} could not be loaded ({error}); give a hub id that can be reached, or a "
                 "folder with config.json, the tokenizer's files and model.safetensors"
@@ -145,8 +146,10 @@ class TextEncoder(nn.Module):
 
         Raises:
             ValueError: If there is no sentence, or an empty one.
-            TypeError: If a sentence is not a string.
+            TypeError: If a sentence is not a string, or one string is given in place of a list.
         """
+        if isinstance(sentences, str):
+            raise TypeError("encode takes a list of sentences, got one string; put it in a list")
         if not sentences:
             raise ValueError("encode at least one sentence, got none")
         ids, attention_mask = (t.to(self.resizer.linear.weight.device) for t in self.tokenize(sentences))
@@ -169,6 +172,15 @@ class TextEncoder(nn.Module):
             present=torch.ones(rows, dtype=torch.bool, device=tokens.device),
             image_index=torch.arange(rows, device=tokens.device),
         )
+
+
+def _longest_sentence(model: nn.Module, config: Any) -> int | None:
+    """How many tokens have a position. CLIP and BERT have a longest one; T5's relative positions have none."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            # RoBERTa and its kin number positions from the padding index + 1.
+            return module.num_embeddings - module.padding_idx - 1
+    return getattr(config, "max_position_embeddings", None)
 
 
 def _without_pooler(config: Any) -> dict[str, bool]:

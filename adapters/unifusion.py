@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
+
 from sam_uniref.adapters.attention import CrossAttention
 from sam_uniref.adapters.references import ReferenceFeatures
-from torch import Tensor, nn
 
 
 class UniFusion(nn.Module):
@@ -39,10 +40,11 @@ class UniFusion(nn.Module):
         self.query_norm = nn.LayerNorm(channels)
         self.key_norm = nn.LayerNorm(channels)
         self.attention = CrossAttention(channels, heads=heads, head_width=head_width, dropout=dropout)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(channels, 3 * channels))
+        modulate = nn.Linear(channels, 3 * channels)
         if zero_init:
-            nn.init.zeros_(self.modulation[1].weight)
-            nn.init.zeros_(self.modulation[1].bias)
+            nn.init.zeros_(modulate.weight)
+            nn.init.zeros_(modulate.bias)
+        self.modulation = nn.Sequential(nn.SiLU(), modulate)
 
     def forward(self, features: Sequence[Tensor], references: Sequence[ReferenceFeatures]) -> list[Tensor]:
         """Fuse references into image features.

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sam_uniref.config import SamRefConfig
 from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
@@ -36,9 +36,15 @@ def save_pretrained(model: SamRef, folder: str | Path) -> None:
     It holds ``config.json``, ``adapters.safetensors`` (what was trained) and ``text_encoder/`` (tokenizer and
     configuration). A base SAM without a checkpoint of its own has nowhere else to come from, so its weights
     are added as ``base_sam.safetensors``.
+
+    Raises:
+        FileExistsError: If there is something else than a saved model, which would be replaced.
     """
     from safetensors.torch import save_file
 
+    folder = Path(folder)
+    if folder.exists() and not (folder / CONFIG_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} holds something else than a SamRef; give another folder, or empty it first")
     with whole_folder(folder) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
@@ -48,8 +54,9 @@ def save_pretrained(model: SamRef, folder: str | Path) -> None:
                 base = {n: t.detach().cpu().contiguous() for n, t in _base_state(model).items()}
             save_file(base, temporary / BASE_FILE, {"format": "pt"})
         if model.text_encoder is not None:
+            text_config: Any = model.text_encoder.model.config
             model.text_encoder.tokenizer.save_pretrained(temporary / TEXT_FOLDER)
-            model.text_encoder.model.config.save_pretrained(temporary / TEXT_FOLDER)
+            text_config.save_pretrained(temporary / TEXT_FOLDER)
 
 
 def _base_state(model: SamRef) -> dict:
@@ -109,7 +116,7 @@ def _read_config(folder: Path) -> SamRefConfig:
         raise FileNotFoundError(f"{folder} holds no SamRef: there is no {CONFIG_FILE}; save one with save_pretrained")
     try:
         return SamRefConfig.from_dict(json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no SamRef configuration ({error})") from error
 
 
@@ -126,8 +133,8 @@ def _find_base(folder: Path, config: SamRefConfig, given: str | Path | None) -> 
         where = f"; it is published at {_KNOWN_URLS[name]}" if name in _KNOWN_URLS else ""
         raise FileNotFoundError(
             f"this model needs the base SAM {name} (sha256 {config.sam.sha256}), which is not in "
-            f"{', '.join(str(path.parent) for path in candidates)}{where}. Give its path with checkpoint=, or its folder in "
-            f"{CHECKPOINT_FOLDER_VARIABLE}"
+            f"{', '.join(str(path.parent) for path in candidates)}{where}. Give its path with checkpoint=, or its "
+            f"folder in {CHECKPOINT_FOLDER_VARIABLE}"
         )
     if config.sam.sha256 and (got := file_sha256(found)) != config.sam.sha256:
         raise ValueError(f"{found} is not the base SAM of this model: sha256 {got}, expected {config.sam.sha256}")

@@ -113,7 +113,7 @@ def build_dataclass(cls: type[T], values: Mapping[str, Any], path: str = "") -> 
     """A dataclass, and those inside it, from a mapping.
 
     Raises:
-        ValueError: If a key is unknown; the nearest known one is named.
+        ValueError: If a key is unknown (the nearest known one is named), or a group of keys is no mapping.
     """
     hints = get_type_hints(cls)
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
@@ -121,6 +121,7 @@ def build_dataclass(cls: type[T], values: Mapping[str, Any], path: str = "") -> 
     for key, value in values.items():
         if key not in known:
             raise unknown_key(f"{path}{key}", known)
-        nested = is_dataclass(hints[key]) and isinstance(value, Mapping)
-        given[key] = build_dataclass(hints[key], value, f"{path}{key}.") if nested else value
+        if is_dataclass(hints[key]) and not isinstance(value, Mapping):
+            raise ValueError(f"configuration key '{path}{key}' must be a mapping, got {value!r}")
+        given[key] = build_dataclass(hints[key], value, f"{path}{key}.") if is_dataclass(hints[key]) else value
     return cls(**given)

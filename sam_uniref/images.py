@@ -43,7 +43,10 @@ def load_image(image: ImageLike) -> RGB:
     if isinstance(image, str | Path):
         image = _open(image)
     if isinstance(image, PILImage.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = ImageOps.exif_transpose(image)
+        if not image.mode.startswith("I;16"):
+            return np.asarray(image.convert("RGB"))
+        image = np.asarray(image) / 65535  # Pillow would clip 16 bits to white
     if isinstance(image, torch.Tensor):
         if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
             raise ValueError(f"a torch image must be (C, H, W) with 1, 3 or 4 channels, got {tuple(image.shape)}")
@@ -99,12 +102,13 @@ def _rgb(array: NDArray[np.uint8]) -> RGB:
 def load_id_map(mask: MaskLike) -> NDArray[np.int64]:
     """A mask as a map ``(H, W)`` of object ids, 0 = background, 255 = void in palette images.
 
-    A palette PNG's pixel values are its ids. Grey and colour pictures, booleans and floats in 0-1 (or one
-    channel of 0 and 255) are binary and have the one id 1; an integer array is a map of ids already.
+    A palette PNG's pixel values are its ids, and so are those of a grey one with nothing above 127. Other grey and
+    colour pictures, booleans and floats in 0-1 (or one channel of 0 and 255) are binary and have the one id 1;
+    an integer array is a map of ids already.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is broken, or the array has another shape or a NaN.
+        ValueError: If the file is broken, or the array has another shape, a NaN or a negative id.
         TypeError: If it is of no known type.
     """
     if isinstance(mask, str | Path):
@@ -125,6 +129,8 @@ def load_id_map(mask: MaskLike) -> NDArray[np.int64]:
         return (mask > 0.5 * max(1.0, float(mask.max()))).astype(np.int64)
     if mask.dtype == np.uint8 and set(np.unique(mask).tolist()) <= {0, 255}:
         return (mask > 0).astype(np.int64)
+    if mask.dtype != np.bool_ and mask.min() < 0:
+        raise ValueError(f"object ids must not be negative, got {mask.min()}")
     return mask.astype(np.int64)
 
 
@@ -134,8 +140,9 @@ def _ids_of_picture(mask: PILImage.Image) -> NDArray[np.int64]:
         ids = np.asarray(mask).astype(np.int64)
         # 255 is DAVIS's void beside other ids; alone it is somebody's white.
         return (ids > 0).astype(np.int64) if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, 0, ids)
-    grey = np.asarray(mask.convert("L"))
-    return (grey > (0 if grey.max() <= 1 else 127)).astype(np.int64)
+    grey = np.asarray(mask.convert("L")).astype(np.int64)
+    # Nothing brighter than half: somebody stored ids in grey, not black and white.
+    return grey if grey.max() <= 127 else (grey > 127).astype(np.int64)
 
 
 def load_mask(mask: MaskLike, size: tuple[int, int], *, object_id: int | None = None, name: str | None = None) -> Mask:

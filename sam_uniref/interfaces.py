@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -88,8 +88,17 @@ class Prompts:
 
     def select(self, rows: Tensor) -> Prompts:
         """The given rows."""
-        given = {k: v if v is None else v[rows] for k, v in self.__dict__.items()}
-        return replace(self, **given)
+
+        def pick(given: Tensor | None) -> Tensor | None:
+            return None if given is None else given[rows]
+
+        return Prompts(
+            self.image_index[rows],
+            points=pick(self.points),
+            labels=pick(self.labels),
+            boxes=pick(self.boxes),
+            mask_logits=pick(self.mask_logits),
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Predictor(ReferenceSegmenter):
             FileNotFoundError: If a path does not exist.
             ValueError: If an image is broken, or the list empty.
         """
-        given = list(images) if isinstance(images, list | tuple) else [images]
+        given = list(images) if isinstance(images, list | tuple) else [cast(ImageLike, images)]
         if not given:
             raise ValueError("encode_image needs at least one image, got an empty list")
         pictures = [load_image(image) for image in given]
@@ -129,10 +129,12 @@ class Predictor(ReferenceSegmenter):
         kinds = [] if reference is None else [kind.to(self.device) for kind in reference.kinds()]
         prediction = self.predict(features, kinds, prompts, multimask=multimask, decoder=decoder)
         best = int(prediction.scores[0].argmax())
-        low_res = prediction.logits[:, best : best + 1]
-        logits = self.transform.logits(low_res.float(), features.input_sizes[0], features.original_sizes[0])[0, 0]
+        low_res = prediction.logits.float()
+        # All candidates are enlarged at once, as SAM does it: one alone would differ in the last bits.
+        logits = self.transform.logits(low_res, features.input_sizes[0], features.original_sizes[0])[0, best]
         mask = logits.cpu().numpy()
-        return Segmentation(mask > 0, float(prediction.scores[0, best]), mask, low_res[0].float().cpu().numpy())
+        score = float(prediction.scores[0, best])
+        return Segmentation(mask > 0, score, mask, low_res[0, best : best + 1].cpu().numpy())
 
     def _prompts(
         self,
@@ -166,7 +168,8 @@ class Predictor(ReferenceSegmenter):
     def _coordinates(self, given: object, shape: tuple[int, int], name: str, size: tuple[int, int]) -> Tensor:
         """Checked (x, y) pairs in the input square."""
         array = np.asarray(given, dtype=np.float64)
-        if array.size == 0 or array.size % 2 or (shape[0] > 0 and array.size != shape[0] * shape[1]):
+        wrong = array.ndim != 2 or array.shape[1] != 2 if shape[0] < 0 else array.size != shape[0] * shape[1]
+        if array.size == 0 or wrong:
             raise ValueError(f"{name} must be (x, y) pairs{' of two corners' if name == 'box' else ''}, got {given}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite, got {given}")

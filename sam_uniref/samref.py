@@ -27,7 +27,7 @@ from sam_uniref.adapters import (
     has_lora,
     lora_disabled,
 )
-from sam_uniref.config import SamRefConfig
+from sam_uniref.config import BaseSamConfig, SamRefConfig
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
 from sam_uniref.losses import mask_losses
 from sam_uniref.predictor import Predictor
@@ -103,7 +103,8 @@ class SamRef(Predictor):
             FileNotFoundError: If the checkpoint or the text encoder is not there.
         """
         config = copy.deepcopy(config) if config else SamRefConfig.for_size(size)
-        config.sam.size = size
+        config.sam = BaseSamConfig(size=size)
+        config.text_encoder.name = None if text_encoder is None else str(text_encoder)
         sam = build_sam(size)
         if checkpoint is None:
             logger.warning("SAM %s has random weights: no checkpoint was given", size)
@@ -113,7 +114,6 @@ class SamRef(Predictor):
         host = SamHost(sam)
         text = None
         if text_encoder is not None:
-            config.text_encoder.name = str(text_encoder)
             text = TextEncoder.from_name(
                 text_encoder,
                 host.channels,
@@ -226,10 +226,14 @@ class SamRef(Predictor):
                 or ``"sam"``: that one for all.
 
         Raises:
-            ValueError: If there are neither references nor prompts, or the decoder is unknown.
+            ValueError: If there are neither references nor prompts, they differ in their number of rows, or the
+                decoder is unknown.
         """
         if decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {DECODERS}, got {decoder!r}")
+        rows = [len(given) for given in (*references, prompts) if given is not None]
+        if len(set(rows)) > 1:
+            raise ValueError(f"references and prompts must have the same number of rows, got {rows}")
         if references:
             index = references[0].image_index
             present = torch.stack([reference.present for reference in references]).any(0)
@@ -316,7 +320,7 @@ class SamRef(Predictor):
 
     def trained_state_dict(self) -> dict[str, Tensor]:
         """Adapters, mask decoder, LoRA, and the text encoder if it was ever trained."""
-        whole = ("mask_decoder.", "fusion.", "mask_encoder.", "text_encoder.resizer.")
+        whole: tuple[str, ...] = ("mask_decoder.", "fusion.", "mask_encoder.", "text_encoder.resizer.")
         if self.config.text_encoder.trained:
             whole = (*whole, "text_encoder.model.")
         state = {k: v for k, v in self.state_dict().items() if k.startswith(whole) or "lora_" in k}

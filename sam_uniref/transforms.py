@@ -35,9 +35,9 @@ class ImageTransform:
     std: Sequence[float]
 
     def input_size(self, original_size: Size) -> Size:
-        """``(height, width)`` of a picture's content in the square."""
+        """``(height, width)`` of a picture's content in the square, each at least 1."""
         scale = self.size / max(original_size)
-        return int(original_size[0] * scale + 0.5), int(original_size[1] * scale + 0.5)
+        return max(1, int(original_size[0] * scale + 0.5)), max(1, int(original_size[1] * scale + 0.5))
 
     def image(self, image: RGB) -> tuple[Tensor, Size]:
         """A picture as normalised, zero-padded ``(3, S, S)`` float32, and its content's ``(height, width)``."""

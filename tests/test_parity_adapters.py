@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from parity import assert_matches, blob_mask, padding, recorded, tensor, weights
+
 from sam_uniref.adapters import MaskEncoder, ReferenceFeatures, UniFusion
 from sam_uniref.adapters.text_encoder import FeatureResizer, TextEncoder
-
 from sam_uniref.official import convert_official
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from parity import assert_matches, blob_mask, padding, recorded, tensor, weights
-from sam_uniref.adapters import ReferenceFeatures, concat
-from sam_uniref.adapters.text_encoder import TextEncoder
 from segment_anything.build_sam import _build_sam
 
+from sam_uniref.adapters import ReferenceFeatures, concat
+from sam_uniref.adapters.text_encoder import TextEncoder
 from sam_uniref.config import SamRefConfig
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.official import convert_official

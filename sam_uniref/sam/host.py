@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from segment_anything.modeling import Sam
+from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
 
 from sam_uniref.interfaces import Prompts
@@ -38,7 +38,7 @@ class SamHost(nn.Module):
         features: Tensor,
         prompts: Prompts | None,
         tokens: Tensor | None,
-        mask_decoder: nn.Module,
+        mask_decoder: MaskDecoder,
         *,
         multimask: bool = False,
     ) -> tuple[Tensor, Tensor]:
