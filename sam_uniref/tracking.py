@@ -6,24 +6,32 @@ encoded once for all objects. Files and palettes are somebody else's business.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
-from sam_uniref.images import ImageLike, Mask, MaskLike, fit_to_image, load_id_map, load_image, load_mask
+from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, fit_to_image, load_id_map, load_image, load_mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference
+from sam_uniref.transforms import Size
+from sam_uniref.video import frame_count, read_frames
+
+logger = logging.getLogger(__name__)
 
 # Appendix B of the paper: "0.4 for VOS datasets and 0.3 for RVOS datasets".
 VOS_THRESHOLD = 0.4
 RVOS_THRESHOLD = 0.3
+# Log-odds beyond which nothing is more certain; keeps infinities out of the softmax.
+_CERTAIN = 1e4
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class FrameResult:
     Attributes:
         index: Number of the frame, from 0.
         labels: ``(H, W)`` int32 of object ids, 0 = background. Every pixel has one owner.
-        masks: Per object id ``(H, W)`` bool.
+        masks: Per object id ``(H, W)`` bool: the object's pixels in ``labels``, or its given mask as it stands (where
+            given masks overlap, ``labels`` has the higher id).
         scores: Per object id; 1.0 in the frame where its mask was given.
         visible: Per object id, whether it was found in this frame.
     """
@@ -45,6 +54,14 @@ class FrameResult:
     visible: dict[int, bool]
 
 
+@dataclass(frozen=True)
+class _GivenMask:
+    """A mask for the next frame, and what to call it in messages."""
+
+    mask: Mask
+    name: str
+
+
 @dataclass
 class _TrackedObject:
     """What is known of one object: one-row references."""
@@ -53,12 +70,21 @@ class _TrackedObject:
     examples: ReferenceFeatures | None = None
     first: ReferenceFeatures | None = None
     previous: ReferenceFeatures | None = None
-    given: MaskLike | None = None
+    given: _GivenMask | None = None
 
     def masks(self) -> ReferenceFeatures | None:
         """Examples, first and previous frame joined; the previous one only once it differs from the first."""
         known = [r for r in (self.examples, self.first, self.previous) if r is not None]
         return concat(known) if known else None
+
+    def see(self, reference: ReferenceFeatures) -> None:
+        """Take the current frame as the previous one, and as the first if the object is new or its mask was given."""
+        if self.first is None or self.given is not None:
+            # A given mask is the truth: it starts the object anew.
+            self.first, self.previous = reference, None
+        else:
+            self.previous = reference
+        self.given = None
 
 
 class VideoTracker:
@@ -74,7 +100,7 @@ class VideoTracker:
     Args:
         model: A SamRef or a UniRef.
         score_threshold: Below it an object's mask is empty and its last good reference stays. By default the
-            paper's 0.4, and 0.3 for an object that is named by a sentence.
+            paper's 0.4, and 0.3 for an object that is named by a sentence; minus infinity for none at all.
     """
 
     def __init__(self, model: Predictor, *, score_threshold: float | None = None) -> None:
@@ -82,7 +108,7 @@ class VideoTracker:
         self.score_threshold = score_threshold
         self._objects: dict[int, _TrackedObject] = {}
         self._frame = 0
-        self._size: tuple[int, int] | None = None
+        self._size: Size | None = None
 
     @property
     def object_ids(self) -> list[int]:
@@ -98,33 +124,37 @@ class VideoTracker:
         text: str | None = None,
         examples: Sequence[MaskReference] | None = None,
     ) -> None:
-        """Add an object, or more references to one that is tracked; they count from the next `step` on.
+        """Add an object, or references to one that is tracked; they count from the next `step` on.
+
+        What is given again takes the place of what was given before; a new mask starts the object anew.
 
         Args:
             object_id: A positive number of your choice; it stays the object's.
-            mask: Its mask in the next frame, used as it stands.
+            mask: Its mask in the next frame, used as it stands. Of a map of several ids, the object's own.
             text: A sentence that names it.
             examples: Annotated images of it from elsewhere.
 
         Raises:
-            ValueError: If nothing is given, the id is not positive, or a reference is bad.
+            FileNotFoundError: If a path does not exist.
+            ValueError: If nothing is given, the id is not positive, or a reference is bad. Nothing is added then.
         """
-        if isinstance(object_id, bool) or not isinstance(object_id, int | np.integer) or object_id <= 0:
-            raise ValueError(f"an object id must be a positive integer (0 is the background), got {object_id!r}")
+        object_id = _checked_id(object_id)
         if mask is None and text is None and not examples:
             raise ValueError(f"object {object_id} needs a mask=, text= or examples=")
+        given = None if mask is None else _given_mask(mask, object_id, self._size)
         encoded = None
         if text is not None or examples:
             encoded = self.model.encode_reference(text=text, examples=examples)
-        tracked = self._objects.setdefault(int(object_id), _TrackedObject())
-        if encoded is not None:
-            tracked.text = encoded.text or tracked.text
-            tracked.examples = encoded.examples or tracked.examples
-        if mask is not None:
-            tracked.given = mask
+        tracked = self._objects.setdefault(object_id, _TrackedObject())
+        if encoded is not None and encoded.text is not None:
+            tracked.text = encoded.text
+        if encoded is not None and encoded.examples is not None:
+            tracked.examples = encoded.examples
+        if given is not None:
+            tracked.given = given
 
     def remove(self, object_id: int) -> None:
-        """Forget an object.
+        """Forget an object. Added again, it is a new one.
 
         Raises:
             ValueError: If it is not tracked.
@@ -138,33 +168,52 @@ class VideoTracker:
         """Segment all objects in the next frame.
 
         Raises:
+            FileNotFoundError: If the frame is a path that does not exist.
             ValueError: If no object was added, the frame is of another size, or a given mask does not fit it.
                 The tracker is then as it was before the call.
         """
         if not self._objects:
             raise ValueError("nothing to track: add() an object first")
         picture = load_image(frame)
+        size = self._checked_size(picture)
+        given = {
+            object_id: load_mask(tracked.given.mask, size, name=tracked.given.name)
+            for object_id, tracked in self._objects.items()
+            if tracked.given is not None
+        }
+        features = self.model.encode_image([picture])
+        logits, scores = self._predict(features, sorted(self._objects.keys() - given.keys()), size)
+        scores.update(dict.fromkeys(given, 1.0))
+        labels = _merge(logits, given, size)
+        masks = {i: given.get(i, labels == i) for i in self._objects}
+        visible = {i: i in given or (i in logits and bool(masks[i].any())) for i in self._objects}
+        references = self._references(features, {i: masks[i] for i in self._objects if visible[i]})
+        # From here on nothing can fail: the state changes as a whole or not at all.
+        for object_id, reference in references.items():
+            self._objects[object_id].see(reference)
+        return self._finish(labels, masks, {i: scores[i] for i in self._objects}, visible)
+
+    def _finish(
+        self, labels: NDArray[np.int32], masks: dict[int, Mask], scores: dict[int, float], visible: dict[int, bool]
+    ) -> FrameResult:
+        """Count the frame."""
+        result = FrameResult(self._frame, labels, masks, scores, visible)
+        self._size, self._frame = (labels.shape[0], labels.shape[1]), self._frame + 1
+        return result
+
+    def _pass_over(self, picture: RGB) -> FrameResult:
+        """Count a frame before the first object joins, without encoding it."""
+        return self._finish(np.zeros(self._checked_size(picture), np.int32), {}, {}, {})
+
+    def _checked_size(self, picture: RGB) -> Size:
+        """``(height, width)`` of a frame, which must be that of the frames before it."""
         size = (picture.shape[0], picture.shape[1])
         if self._size is not None and size != self._size:
             raise ValueError(
                 f"frame {self._frame} is {size[1]}x{size[0]}, those before it {self._size[1]}x{self._size[0]} (width x "
                 "height); start a new tracker, or resize the frames"
             )
-        given = {
-            object_id: load_mask(tracked.given, size)
-            for object_id, tracked in self._objects.items()
-            if tracked.given is not None
-        }
-        features = self.model.encode_image([picture])
-        probabilities, scores = self._predict(features, [i for i in self._objects if i not in given], size)
-        labels = _merge(probabilities, given, size)
-        masks = {object_id: labels == object_id for object_id in self._objects}
-        scores.update(dict.fromkeys(given, 1.0))
-        visible = {i: i in given or (scores[i] >= self._threshold(i) and bool(masks[i].any())) for i in self._objects}
-        self._remember(features, masks, [i for i in self._objects if visible[i]])
-        result = FrameResult(self._frame, labels, masks, {i: scores[i] for i in self._objects}, visible)
-        self._size, self._frame = size, self._frame + 1
-        return result
+        return size
 
     def _threshold(self, object_id: int) -> float:
         """The score below which an object counts as not visible."""
@@ -173,19 +222,23 @@ class VideoTracker:
         return VOS_THRESHOLD if self._objects[object_id].text is None else RVOS_THRESHOLD
 
     def _predict(
-        self, features: ImageFeatures, object_ids: list[int], size: tuple[int, int]
+        self, features: ImageFeatures, object_ids: list[int], size: Size
     ) -> tuple[dict[int, Tensor], dict[int, float]]:
-        """Probabilities ``(H, W)`` and scores of the objects, in one fusion and one decoder call."""
+        """One fusion and one decoder call for all objects.
+
+        Returns:
+            Logits ``(H, W)`` of the objects whose score reaches the threshold, and the scores of all.
+        """
         if not object_ids:
             return {}, {}
         prediction = self.model.predict(features, self._rows(object_ids))
-        logits = self.model.transform.logits(prediction.logits.float(), features.input_sizes[0], size)[:, 0]
         scores = dict(zip(object_ids, prediction.scores[:, 0].float().tolist(), strict=True))
-        probabilities = {
-            object_id: row.sigmoid() * (scores[object_id] >= self._threshold(object_id))
-            for object_id, row in zip(object_ids, logits, strict=True)
-        }
-        return probabilities, scores
+        found = [row for row, i in enumerate(object_ids) if scores[i] >= self._threshold(i)]
+        if not found:
+            return {}, scores
+        low_res = prediction.logits[found, :1].float()
+        logits = self.model.transform.logits(low_res, features.input_sizes[0], size)[:, 0]
+        return {object_ids[row]: logits[k] for k, row in enumerate(found)}, scores
 
     def _rows(self, object_ids: list[int]) -> list[ReferenceFeatures]:
         """References of the objects, a row each: sentences first, then annotated images."""
@@ -199,46 +252,47 @@ class VideoTracker:
                 kinds.append(stack_rows([absent if row is None else row for row in rows]).about(about))
         return kinds
 
-    def _remember(self, features: ImageFeatures, masks: Mapping[int, Mask], object_ids: list[int]) -> None:
-        """Make this frame the previous reference of the objects seen in it, and the first of the new ones."""
-        if not object_ids:
-            return
-        scaled = torch.stack([self.model.transform.mask(masks[i]) for i in object_ids]).to(self.model.device)
-        source = torch.zeros(len(object_ids), dtype=torch.int64, device=self.model.device)
+    def _references(self, features: ImageFeatures, masks: Mapping[int, Mask]) -> dict[int, ReferenceFeatures]:
+        """This frame as a reference of each object seen in it, one row each, encoded in one call."""
+        if not masks:
+            return {}
+        scaled = torch.stack([self.model.transform.mask(mask) for mask in masks.values()]).to(self.model.device)
+        source = torch.zeros(len(masks), dtype=torch.int64, device=self.model.device)
         encoded = self.model.encode_mask(features, scaled, source)
-        for row, object_id in enumerate(object_ids):
-            tracked = self._objects[object_id]
-            reference = encoded.select(torch.tensor([row], device=self.model.device))
-            if tracked.first is None or tracked.given is not None:
-                # A given mask is the truth: it starts the object anew.
-                tracked.first, tracked.previous = reference, None
-            else:
-                tracked.previous = reference
-            tracked.given = None
+        rows = [encoded.select(source[:1] + row) for row in range(len(masks))]
+        # Keys and padding are the frame's, whatever the object: one copy serves all.
+        shared = [replace(row, keys=rows[0].keys, padding=rows[0].padding) for row in rows]
+        return dict(zip(masks, shared, strict=True))
 
 
-def soft_aggregate(probabilities: Tensor) -> Tensor:
+def soft_aggregate(logits: Tensor) -> Tensor:
     """Let objects compete for each pixel (Oh et al. 2019, as in STCN).
 
+    With the probabilities p of each object by itself, the background's is the product of all 1 - p, and the softmax
+    of the log-odds of all of them is the answer. It is computed from logits, since a float32 probability
+    is 1.0 from logit 17 on and could not tell two certain objects apart.
+
     Args:
-        probabilities: ``(N, H, W)`` of each object by itself.
+        logits: ``(N, H, W)`` log-odds of each of N > 0 objects by itself.
 
     Returns:
-        ``(N + 1, H, W)``, background first, summing to 1.
+        ``(N + 1, H, W)`` probabilities, background first, summing to 1.
     """
-    background = (1 - probabilities).prod(dim=0, keepdim=True)
-    stacked = torch.cat([background, probabilities]).clamp(1e-7, 1 - 1e-7)
-    return torch.logit(stacked).softmax(dim=0)
+    # The foreground's odds are prod(1 + exp(logit)) - 1, one object at a time: f -> f * (1 + exp(x)) + exp(x).
+    foreground = logits[0]
+    for row in logits[1:]:
+        foreground = torch.logaddexp(foreground + F.softplus(row), row)
+    return torch.cat([-foreground[None], logits]).clamp(-_CERTAIN, _CERTAIN).softmax(dim=0)
 
 
-def _merge(probabilities: Mapping[int, Tensor], given: Mapping[int, Mask], size: tuple[int, int]) -> NDArray[np.int32]:
-    """One owner a pixel: given masks as they stand, the others by soft aggregation."""
+def _merge(logits: Mapping[int, Tensor], given: Mapping[int, Mask], size: Size) -> NDArray[np.int32]:
+    """One owner a pixel: given masks as they stand, in the order of their ids, the others by soft aggregation."""
     labels = np.zeros(size, np.int32)
-    if probabilities:
-        owners = soft_aggregate(torch.stack(list(probabilities.values()))).argmax(dim=0).cpu().numpy()
-        labels = np.array([0, *probabilities], np.int32)[owners]
-    for object_id, mask in given.items():
-        labels[mask] = object_id
+    if logits:
+        owners = soft_aggregate(torch.stack(list(logits.values()))).argmax(dim=0).cpu().numpy()
+        labels = np.array([0, *logits], np.int32)[owners]
+    for object_id in sorted(given):
+        labels[given[object_id]] = object_id
     return labels
 
 
@@ -251,34 +305,81 @@ def track_video(
     examples: Mapping[int, Sequence[MaskReference]] | None = None,
     new_masks: Mapping[int, Mapping[int, MaskLike] | MaskLike] | None = None,
 ) -> Iterator[FrameResult]:
-    """Drive a tracker over a video. Arguments as `Predictor.track`'s."""
-    from sam_uniref.video import read_frames
+    """Drive a fresh tracker over a video. Arguments and errors as `Predictor.track`'s.
 
-    joining = dict(new_masks or {})
-    if masks is not None:
+    Everything that can be checked without a frame is checked at the call, not at the first ``next``.
+    """
+    joining = {}
+    for index, given in (new_masks or {}).items():
+        if isinstance(index, bool) or not isinstance(index, int | np.integer) or index < 0:
+            raise ValueError(f"new_masks= has the frame number {index!r}; frames are counted from 0")
+        joining[int(index)] = given
+    if masks is not None and not (isinstance(masks, Mapping) and not masks):
         if 0 in joining:
             raise ValueError("masks of the first frame come in masks= or in new_masks[0], not in both")
         joining[0] = masks
+    if not (joining or texts or examples):
+        raise ValueError("nothing to track: give masks=, texts=, examples= or new_masks=")
+    count = frame_count(frames)
+    if count == 0:
+        raise ValueError("there is not a single frame to track in")
+    if count is not None and joining and max(joining) >= count:
+        raise ValueError(f"new_masks= names frame {max(joining)}, but there are {count} frames, counted from 0")
+    pictures = read_frames(frames)
+    for given in joining.values():
+        _masks_by_id(given, None)
     for object_id, text in (texts or {}).items():
         tracker.add(object_id, text=text)
     for object_id, annotated in (examples or {}).items():
         tracker.add(object_id, examples=annotated)
-    for index, frame in enumerate(read_frames(frames)):
+    return _drive(tracker, pictures, joining)
+
+
+def _drive(
+    tracker: VideoTracker,
+    frames: Iterator[ImageLike],
+    joining: Mapping[int, Mapping[int, MaskLike] | MaskLike],
+) -> Iterator[FrameResult]:
+    """A result a frame; masks join in theirs."""
+    count = 0
+    for index, frame in enumerate(frames):
         picture = load_image(frame)
-        for object_id, mask in _masks_by_id(joining.get(index), (picture.shape[0], picture.shape[1])).items():
-            tracker.add(object_id, mask=mask)
-        yield tracker.step(picture)
+        if index in joining:
+            for object_id, mask in _masks_by_id(joining[index], tracker._checked_size(picture)).items():
+                tracker.add(object_id, mask=mask)
+        yield tracker.step(picture) if tracker.object_ids else tracker._pass_over(picture)
+        count += 1
+    if count == 0:
+        raise ValueError("there is not a single frame to track in")
+    late = sorted(index for index in joining if index >= count)
+    if late:
+        logger.warning("the video ended after %d frames: the masks of frames %s were not used", count, late)
 
 
-def _masks_by_id(masks: Mapping[int, MaskLike] | MaskLike | None, size: tuple[int, int]) -> dict[int, MaskLike]:
-    """``{object id: mask}`` from that, or from one map of ids."""
-    if masks is None:
-        return {}
+def _masks_by_id(masks: Mapping[int, MaskLike] | MaskLike, size: Size | None) -> dict[int, Mask]:
+    """``{object id: mask}`` from that or from one map of ids, at the frame's size once it is known."""
     if isinstance(masks, Mapping):
-        return dict(masks)
+        return {_checked_id(i): _given_mask(mask, int(i), size).mask for i, mask in masks.items()}
     name = str(masks) if isinstance(masks, str | Path) else "the mask"
-    ids = fit_to_image(load_id_map(masks), size, name)
+    ids = load_id_map(masks)
+    ids = ids if size is None else fit_to_image(ids, size, name)
     found = [int(i) for i in np.unique(ids) if i > 0]
     if not found:
         raise ValueError(f"{name} is empty: a map of ids must mark at least one object")
     return {object_id: ids == object_id for object_id in found}
+
+
+def _given_mask(mask: MaskLike, object_id: int, size: Size | None) -> _GivenMask:
+    """The object's mask, checked; at the frame's size once it is known."""
+    name = str(mask) if isinstance(mask, str | Path) else f"the mask of object {object_id}"
+    ids = load_id_map(mask)
+    several = np.count_nonzero(np.unique(ids)) > 1
+    fitting = (ids.shape[0], ids.shape[1]) if size is None else size
+    return _GivenMask(load_mask(ids, fitting, object_id=object_id if several else None, name=name), name)
+
+
+def _checked_id(object_id: int) -> int:
+    """The id as an int."""
+    if isinstance(object_id, bool) or not isinstance(object_id, int | np.integer) or object_id <= 0:
+        raise ValueError(f"an object id must be a positive integer (0 is the background), got {object_id!r}")
+    return int(object_id)

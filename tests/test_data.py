@@ -1,0 +1,355 @@
+"""Sentences, augmentation, the folder reader, episodes and the schedule of batches."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from folders import boxes, make_folder, save_ids, save_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sam_uniref.data import Augmentation, EpisodeDataset, MixtureSchedule, TrainingBatches, collate, get_reader
+from sam_uniref.data.folder import read_folder
+from sam_uniref.data.sentences import mirror_sentence, names_position
+from sam_uniref.transforms import ImageTransform
+
+TRANSFORM = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("folder"))
+
+
+# ---- sentences ----
+
+
+@pytest.mark.parametrize(
+    ("sentence", "mirrored"),
+    [
+        ("the man on the left", "the man on the right"),
+        ("Right of the LEFT one", "Left of the RIGHT one"),
+        ("bright cleft upright leftover", "bright cleft upright leftover"),
+        ("leftmost, right-hand side", "rightmost, left-hand side"),
+        ("lefthand righthand", "righthand lefthand"),
+    ],
+)
+def test_mirror_swaps_words_not_letters(sentence: str, mirrored: str) -> None:
+    assert mirror_sentence(sentence) == mirrored
+
+
+@given(st.lists(st.sampled_from(["left", "right", "bright", "Left", "a", "leftmost", "man"]), min_size=1))
+def test_mirror_twice_is_the_sentence(words: list[str]) -> None:
+    assert mirror_sentence(mirror_sentence(" ".join(words))) == " ".join(words)
+
+
+def test_position_words() -> None:
+    assert names_position("second from the left")
+    assert names_position("the bottom one")
+    assert not names_position("a bright red car")
+
+
+# ---- augmentation ----
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), top=st.integers(0, 40), left=st.integers(0, 50))
+def test_augmentation_keeps_picture_and_mask_together(seed: int, top: int, left: int) -> None:
+    mask = np.zeros((48, 64), bool)
+    mask[top : top + 8, left : left + 12] = True
+    image = np.repeat(mask[:, :, None] * np.uint8(200), 3, axis=2)
+    augmented, moved, _ = Augmentation(crop=1.0)(image, mask, np.random.default_rng(seed))
+    np.testing.assert_array_equal(augmented[..., 0] == 200, moved)
+    assert moved.sum() >= 0.7 * mask.sum()
+
+
+def test_flip_is_a_flip() -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    mask = np.array([[1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    flipped, moved, was = Augmentation(flip=1.0, crop=0.0)(image, mask, np.random.default_rng(0))
+    assert was
+    np.testing.assert_array_equal(flipped, image[:, ::-1])
+    np.testing.assert_array_equal(moved, mask[:, ::-1])
+
+
+def test_augmentation_refuses_shares_outside_0_1() -> None:
+    with pytest.raises(ValueError, match="flip must be in 0-1, got 1.5"):
+        Augmentation(flip=1.5)
+
+
+# ---- the folder reader ----
+
+
+def test_reads_every_layout(folder: Path) -> None:
+    assert [o.group for o in read_folder(folder, "fss")] == ["bar"] * 3 + ["disc"] * 3
+    videos = read_folder(folder, "vos")
+    assert [(o.group, o.frame) for o in videos] == [
+        ("walk/1", 0),
+        ("walk/2", 0),
+        ("walk/1", 2),
+        ("walk/2", 2),
+        ("still.jpg/1", None),
+    ]
+    named = {o.sentences: o.group for o in read_folder(folder, "ris")}
+    assert named["the large box",] == "images/still.jpg/1"
+    assert named["the walking box",] == "walk/1"
+    assert all(o.sentences for o in read_folder(folder, "rvos"))
+
+
+def test_root_may_be_the_classes_or_the_clips_themselves(folder: Path) -> None:
+    assert len(read_folder(folder / "classes", "fss")) == 6
+    assert len(read_folder(folder / "clips", "vos")) == 4
+
+
+def test_masks_are_joined_by_stem_and_ids_kept(folder: Path) -> None:
+    item = read_folder(folder, "vos")[3]
+    image, mask = item.load()
+    assert item.image.name == "00002.jpg"
+    np.testing.assert_array_equal(mask, boxes((10, 11, 30, 26), (20, 40, 44, 60)) == 2)
+    assert image.shape == (48, 64, 3)
+
+
+def test_class_names_may_hold_anything(tmp_path: Path) -> None:
+    for number in range(2):
+        save_picture(tmp_path / "classes" / "{odd} abe's" / f"{number}.jpg", boxes((1, 1, 9, 9)), number)
+        save_ids(tmp_path / "classes" / "{odd} abe's" / f"{number}.png", boxes((1, 1, 9, 9)))
+    assert {o.group for o in read_folder(tmp_path, "fss")} == {"{odd} abe's"}
+
+
+def test_hold_out_by_share_and_by_name(folder: Path) -> None:
+    held_out = [o.image for o in read_folder(folder, "fss", validation=0.34) if o.held_out]
+    assert len(held_out) == 2
+    assert held_out == [o.image for o in read_folder(folder, "fss", validation=0.34) if o.held_out]
+    by_class = read_folder(folder, "fss", validation=["bar"])
+    assert [o.held_out for o in by_class] == [True] * 3 + [False] * 3
+    with pytest.raises(ValueError, match=r"nothing is named \['nobody'\]"):
+        read_folder(folder, "fss", validation=["nobody"])
+    with pytest.raises(ValueError, match="must be in"):
+        read_folder(folder, "fss", validation=1.0)
+
+
+def test_bad_folders(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        read_folder(tmp_path / "nowhere", "fss")
+    (tmp_path / "classes" / "empty").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds no annotated pictures for fss"):
+        read_folder(tmp_path, "fss")
+    with pytest.raises(FileNotFoundError, match="give their file with expressions="):
+        read_folder(tmp_path, "ris")
+    with pytest.raises(ValueError, match="no reader 'coco_panoptic'"):
+        get_reader("coco_panoptic")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"image": "../../secret.jpg", "text": "a"}', "leaves the folder"),
+        ('{"image": "/etc/secret.jpg", "text": "a"}', "leaves the folder"),
+        ('{"text": "a thing"}', "line 2"),
+        ("not json", "line 2"),
+        ('{"image": "images/still.jpg", "object": "two", "text": "a"}', "line 2"),
+        ('{"image": "images/still.jpg", "text": "  "}', "the sentence is empty"),
+    ],
+)
+def test_bad_sentences_name_their_line(folder: Path, tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "expressions.jsonl"
+    file.write_text('{"clip": "walk", "object": 1, "text": "fine"}\n' + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_folder(folder, "ris", expressions=file)
+
+
+def test_sentence_about_a_missing_picture(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "expressions.jsonl"
+    file.write_text('{"image": "images/gone.jpg", "text": "a thing"}\n')
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
+        read_folder(folder, "ris", expressions=file)
+
+
+# ---- episodes ----
+
+
+def dataset(folder: Path, task: str, **options: object) -> EpisodeDataset:
+    return EpisodeDataset(task, task, read_folder(folder, task), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", ["ris", "fss", "vos", "rvos"])
+def test_samples_are_functions_of_index_and_seed(folder: Path, task: str) -> None:
+    data = dataset(folder, task)
+    for index in range(len(data)):
+        first, second = (data.sample(index, np.random.default_rng(index)) for _ in range(2))
+        np.testing.assert_array_equal(first.image, second.image)
+        np.testing.assert_array_equal(first.mask, second.mask)
+        assert first.sentence == second.sentence
+        assert (first.sentence is not None) == (task in ("ris", "rvos"))
+        assert len(first.references) == (0 if task == "ris" else 1)
+        assert first.mask.any()
+
+
+def test_support_is_never_the_query(folder: Path) -> None:
+    data = dataset(folder, "fss", shots=2, augmentation=Augmentation(flip=0, crop=0))
+    for seed in range(20):
+        sample = data.sample(0, np.random.default_rng(seed))
+        assert len(sample.references) == 2
+        pictures = [sample.image, *(r.image for r in sample.references)]
+        assert len({p.tobytes() for p in pictures}) == 3
+
+
+def test_clip_pairs_are_in_order_and_within_range(folder: Path) -> None:
+    plain = Augmentation(flip=0, crop=0)
+    near, far = dataset(folder, "vos", augmentation=plain), dataset(folder, "vos", frame_range=1, augmentation=plain)
+    sample = near.sample(0, np.random.default_rng(0))
+    assert "00002.jpg" in sample.name  # asked of frame 0, whose partner is later: the earlier one is the reference
+    assert sample.references[0].mask[:, 5].any()
+    assert not np.array_equal(sample.image, sample.references[0].image)
+    alone = far.sample(0, np.random.default_rng(0))
+    np.testing.assert_array_equal(alone.image, alone.references[0].image)
+
+
+def test_frames_of_a_clip_flip_together(folder: Path) -> None:
+    data = dataset(folder, "vos", augmentation=Augmentation(flip=0.5, crop=0))
+    still = next(i for i, o in enumerate(data._train) if o.frame is None)
+    seen = set()
+    for seed in range(12):
+        sample = data.sample(still, np.random.default_rng(seed))
+        np.testing.assert_array_equal(sample.image, sample.references[0].image)
+        seen.add(sample.image.tobytes())
+    assert len(seen) == 2
+
+
+def test_sentence_is_mirrored_with_its_picture(folder: Path) -> None:
+    data = dataset(folder, "ris", augmentation=Augmentation(flip=0.5, crop=1.0))
+    index = next(i for i, o in enumerate(data._train) if "left" in o.sentences[0])
+    plain = data._train[index].load()[0]
+    for seed in range(8):
+        sample = data.sample(index, np.random.default_rng(seed))
+        flipped = sample.sentence == "the red thing on the right"
+        assert flipped or sample.sentence == "the red thing on the left"
+        # A sentence about a place forbids the crop, so the picture is whole.
+        np.testing.assert_array_equal(sample.image, plain[:, ::-1] if flipped else plain)
+
+
+def test_absent_references_have_empty_targets(folder: Path) -> None:
+    data = dataset(folder, "fss", absent=0.5)
+    absent = present = 0
+    for seed in range(60):
+        sample = data.sample(0, np.random.default_rng(seed))
+        assert sample.mask.any() != ("absent" in sample.name)
+        absent += "absent" in sample.name
+        present += "absent" not in sample.name
+    assert min(absent, present) > 15
+
+
+def test_each_sentence_is_an_episode_and_swapping_changes_only_the_reference(folder: Path) -> None:
+    for task in ("ris", "fss", "vos", "rvos"):
+        data = dataset(folder, task)
+        assert data.episodes == {"ris": 7, "fss": 6, "vos": 5, "rvos": 4}[task]
+        for index in range(data.episodes):
+            plain, swapped = data.episode(index), data.episode(index, swapped=True)
+            np.testing.assert_array_equal(plain.image, swapped.image)
+            np.testing.assert_array_equal(plain.mask, swapped.mask)
+            masks = [[r.mask for r in s.references] for s in (plain, swapped)]
+            other = plain.sentence != swapped.sentence or not all(map(np.array_equal, *masks))
+            assert other, f"{task} episode {index} was not swapped"
+
+
+def test_held_out_pictures_are_never_trained_on(folder: Path) -> None:
+    objects = read_folder(folder, "fss", validation=0.34)
+    data = EpisodeDataset("fss", "fss", objects, augmentation=Augmentation(flip=0, crop=0))
+    held_out = {o.load()[0].tobytes() for o in objects if o.held_out}
+    assert data.validation_split == "validation"
+    for index in range(len(data)):
+        for seed in range(5):
+            assert data.sample(index, np.random.default_rng(seed)).image.tobytes() not in held_out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"shots": 3}, "more than 3 annotated pictures"), ({"absent": 1.0}, "absent in"), ({"weight": -1}, "weight")],
+)
+def test_impossible_episodes(folder: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataset(folder, "fss", **options)
+
+
+# ---- batches ----
+
+
+def test_collate_refuses_a_mixed_batch(folder: Path) -> None:
+    mixed = [dataset(folder, task).sample(0, np.random.default_rng(0)) for task in ("fss", "ris")]
+    with pytest.raises(ValueError, match="must be alike"):
+        collate(mixed, TRANSFORM)
+    with pytest.raises(ValueError, match="at least one sample"):
+        collate([], TRANSFORM)
+
+
+def test_batch_tensors(folder: Path) -> None:
+    data = dataset(folder, "rvos")
+    batch = collate([data.sample(i, np.random.default_rng(i)) for i in range(2)], TRANSFORM)
+    assert batch.pixels.shape == batch.reference_pixels[0].shape == (2, 3, 64, 64)
+    assert batch.masks.shape == batch.reference_masks[0].shape == (2, 64, 64)
+    assert set(batch.masks.unique().tolist()) == {0.0, 1.0}
+    pixels, sizes, _ = batch.all_images()
+    assert len(pixels) == len(sizes) == 4
+    assert batch.sentences is not None
+    assert len(batch.sentences) == 2
+
+
+@given(st.lists(st.floats(0.01, 5), min_size=1, max_size=4), st.integers(1, 300), st.integers(0, 9))
+@settings(max_examples=40, deadline=None)
+def test_schedule_counts_earlier_draws(weights: list[float], steps: int, seed: int) -> None:
+    schedule = MixtureSchedule(weights, steps, seed)
+    counts = dict.fromkeys(range(len(weights)), 0)
+    for step in range(steps):
+        chosen, earlier = schedule.at(step)
+        assert earlier == counts[chosen]
+        counts[chosen] += 1
+
+
+def test_schedule_follows_the_weights() -> None:
+    schedule = MixtureSchedule([1.0, 0.05, 0.0], 20_000, 0)
+    share = np.bincount(schedule.choice, minlength=3) / 20_000
+    np.testing.assert_allclose(share, [1 / 1.05, 0.05 / 1.05, 0.0], atol=0.01)
+    with pytest.raises(ValueError, match="weights must be positive"):
+        MixtureSchedule([0.0], 10, 0)
+
+
+def test_processes_share_the_global_batches_of_one(folder: Path) -> None:
+    data = [dataset(folder, "fss"), dataset(folder, "ris")]
+    alone = TrainingBatches(data, TRANSFORM, steps=6, batch_size=4, seed=3)
+    pair = [TrainingBatches(data, TRANSFORM, 6, 2, seed=3, rank=rank, processes=2) for rank in range(2)]
+    twice = TrainingBatches(data, TRANSFORM, steps=6, batch_size=2, accumulate=2, seed=3)
+    for step in range(6):
+        whole = alone[step]
+        shared = torch.cat([pair[0][step].pixels, pair[1][step].pixels])
+        accumulated = torch.cat([twice[2 * step].pixels, twice[2 * step + 1].pixels])
+        torch.testing.assert_close(shared, whole.pixels, rtol=0, atol=0)
+        torch.testing.assert_close(accumulated, whole.pixels, rtol=0, atol=0)
+        assert pair[0][step].task == pair[1][step].task == whole.task
+
+
+def test_an_epoch_sees_every_object_once(folder: Path) -> None:
+    data = dataset(folder, "fss", augmentation=Augmentation(flip=0, crop=0))
+    batches = TrainingBatches([data], TRANSFORM, steps=3, batch_size=2)
+    names = [name for step in range(3) for name in batches[step].names]
+    assert len(set(names)) == len(data) == 6
+
+
+# ---- real pictures ----
+
+
+@pytest.mark.shared
+def test_real_clips_and_photographs(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        clips = read_folder(shared / "data", "vos")
+        for item in clips:
+            image, mask = item.load()
+            assert mask.shape == image.shape[:2]
+    assert [o.group for o in clips] == ["bike/1", "bike/2", "judo/1", "judo/2", "judo/3", "judo/4"]
+    assert "judo/masks/00005.png is 853x480" in caplog.text
+    assert len(read_folder(shared / "data" / "personalize", "fss")) == 9
+    sentences = Path(__file__).parent / "fixtures" / "expressions.jsonl"
+    assert sum(len(o.sentences) for o in read_folder(shared / "data", "ris", expressions=sentences)) == 30

@@ -1,0 +1,184 @@
+"""Whole runs of ``train/finetune.py``: processes, resuming, signals, bad losses, plans."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from folders import make_folder
+from runs import ROOT, finetune, losses, stop_after, write_config
+from safetensors.torch import load_file
+
+from sam_uniref import SamRef
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run of 6 steps of 4 samples, with one process and nothing in its way."""
+    place = tmp_path_factory.mktemp("unbroken")
+    config = write_config(place / "run.yaml", folder, place / "out", batch_size=4)
+    done = finetune(config)
+    assert done.returncode == 0, done.stderr
+    assert "trained and frozen parameters" in done.stdout
+    return place / "out"
+
+
+def assert_same_steps(got: Path, expected: Path, tolerance: float) -> None:
+    """The same tasks, losses and trained weights."""
+    mine, theirs = losses(got / "log.jsonl"), losses(expected / "log.jsonl")
+    assert [entry[:2] for entry in mine] == [entry[:2] for entry in theirs]
+    np.testing.assert_allclose([e[2] for e in mine], [e[2] for e in theirs], rtol=tolerance)
+    weights, other = (load_file(out / "model" / "adapters.safetensors") for out in (got, expected))
+    assert weights.keys() == other.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(
+            tensor, other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_a_run_leaves_a_model_checkpoints_and_a_log(unbroken: Path) -> None:
+    entries = losses(unbroken / "log.jsonl")
+    assert [step for step, _, _ in entries] == list(range(1, 7))
+    assert {task for _, task, _ in entries} == {"fss", "ris"}
+    names = sorted(p.name for p in (unbroken / "checkpoints").iterdir())
+    assert names == ["step_0000002", "step_0000004", "step_0000006"]
+    validation = json.loads((unbroken / "validation.json").read_text())
+    assert set(validation) == {f"{d}/training_iou{s}" for d in ("fss", "ris") for s in ("", "_swapped")}
+    model = SamRef.from_pretrained(unbroken / "model")
+    assert model.segment(np.zeros((40, 60, 3), np.uint8), text="a box").mask.shape == (40, 60)
+
+
+def test_two_processes_take_the_steps_of_one(folder: Path, unbroken: Path, tmp_path: Path) -> None:
+    """RIS batches leave the mask encoder without gradients, FSS batches the text resizer: on both processes."""
+    done = finetune(write_config(tmp_path / "run.yaml", folder, tmp_path / "out"), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert_same_steps(tmp_path / "out", unbroken, 2e-4)
+
+
+def test_accumulation_takes_the_steps_of_large_batches(folder: Path, unbroken: Path, tmp_path: Path) -> None:
+    done = finetune(write_config(tmp_path / "run.yaml", folder, tmp_path / "out", accumulate=2))
+    assert done.returncode == 0, done.stderr
+    assert_same_steps(tmp_path / "out", unbroken, 2e-4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_resumes_as_if_unbroken(
+    folder: Path, unbroken: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", batch_size=4)
+    stopped = stop_after(config, 3, number)
+    saved = sorted(p.name for p in (tmp_path / "out" / "checkpoints").iterdir() if not p.name.startswith("."))
+    assert not (tmp_path / "out" / "model").exists()
+    if number == signal.SIGKILL:
+        assert stopped.returncode == -signal.SIGKILL
+    else:
+        assert stopped.returncode == 0, stopped.stdout
+        assert "go on with --resume" in stopped.stdout
+        done = len(losses(tmp_path / "out" / "log.jsonl"))
+        assert saved[-1] == f"step_{done:07d}"
+    resumed = finetune(config, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed after step {int(saved[-1][-7:])}" in resumed.stderr
+    assert_same_steps(tmp_path / "out", unbroken, 0.0)
+
+
+def test_resume_passes_over_a_broken_checkpoint(folder: Path, unbroken: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", batch_size=4)
+    assert finetune(config).returncode == 0
+    newest = tmp_path / "out" / "checkpoints" / "step_0000006"
+    (newest / "trained.safetensors").write_bytes(b"cut off")
+    resumed = finetune(config, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "step_0000006 can't be used" in resumed.stderr
+    assert "resumed after step 4" in resumed.stderr
+    assert_same_steps(tmp_path / "out", unbroken, 0.0)
+
+
+def test_a_run_never_writes_over_another(folder: Path, unbroken: Path, tmp_path: Path) -> None:
+    before = (unbroken / "log.jsonl").read_text()
+    again = finetune(write_config(tmp_path / "run.yaml", folder, unbroken, batch_size=4))
+    assert again.returncode != 0
+    assert "go on with --resume" in again.stderr
+    assert (unbroken / "log.jsonl").read_text() == before
+
+
+def test_a_loss_that_is_not_finite_names_its_samples(folder: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", save_every=1)
+    done = finetune(config, "optimiser.lr=1e30", "optimiser.clip=1e30", processes=2)
+    assert done.returncode != 0
+    assert "the loss is not finite" in done.stderr
+    assert "classes/" in done.stderr
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_video_stage_goes_on_from_the_image_stage(folder: Path, unbroken: Path, tmp_path: Path) -> None:
+    data = {
+        "vos": {"root": str(folder), "task": "vos"},
+        "rvos": {"root": str(folder), "task": "rvos", "language_only": 0.5},
+    }
+    model = {"start_from": str(unbroken / "model")}
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", stage="video", data=data, model=model)
+    done = finetune(config)
+    assert done.returncode == 0, done.stderr
+    assert {task for _, task, _ in losses(tmp_path / "out" / "log.jsonl")} == {"vos", "rvos"}
+    text = [row for row in done.stdout.splitlines() if "text encoder" in row]
+    assert text
+    assert text[0].split("│")[5].strip() == "0"  # trained: none of it
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.learning_rate=1", "unknown configuration key 'optimiser.learning_rate'"),
+        ("model.options.fusion.head=1", "did you mean 'heads'"),
+        ("data.fss.wieght=2", "did you mean 'weight'"),
+        ("stepz=3", "did you mean 'steps'"),
+        ("steps=many", "steps"),
+        ("steps", "an override is key=value"),
+        ("data.fss.task=vos", "must be one of ('ris', 'fss') in stage image"),
+        ("data.fss.root=/nowhere", "there is no folder /nowhere"),
+        ("model.checkpoint=none.pth", "there is no checkpoint at none.pth"),
+        ("model.size=vit_x", "SAM size must be one of"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(folder: Path, tmp_path: Path, override: str, message: str) -> None:
+    from sam_uniref.train.build import build_datasets, build_model
+    from sam_uniref.train.settings import load_settings
+
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", stage="image")
+
+    def prepare() -> None:
+        settings = load_settings(config, [override])
+        build_datasets(settings)
+        build_model(settings)
+
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        prepare()
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_configuration(tmp_path: Path) -> None:
+    done = finetune(tmp_path / "none.yaml")
+    assert done.returncode != 0
+    assert "there is no configuration" in done.stderr
+    assert "Traceback" not in done.stderr.split("accelerate")[0]
+
+
+@pytest.mark.parametrize("name", ["sam_vit_h_image", "sam_vit_h_video"])
+def test_published_configurations_plan(name: str) -> None:
+    done = finetune(ROOT / "configs" / f"{name}.yaml", "--plan")
+    assert done.returncode == 0, done.stderr
+    trained = "trained" if name.endswith("image") else "frozen"
+    assert f"bert-base-uncased, {trained}" in done.stdout
+    assert "x0.1 from 75,000" in done.stdout
+    assert "2,301,952" in done.stdout
