@@ -77,7 +77,7 @@ def test_flip_is_a_flip() -> None:
 
 
 def test_augmentation_refuses_shares_outside_0_1() -> None:
-    with pytest.raises(ValueError, match="flip must be in 0-1, got 1.5"):
+    with pytest.raises(ValueError, match=r"flip must be in 0-1, got 1\.5"):
         Augmentation(flip=1.5)
 
 
