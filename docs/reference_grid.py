@@ -1,7 +1,8 @@
-"""Draw every query with every reference: a model that follows its reference marks the diagonal only.
+r"""Draw every query with every reference: a model that follows its reference marks the diagonal only.
 
     python docs/reference_grid.py runs/folder/model docs/personalize.jpg \
-        --support cat/00 duck_toy/00 colorful_sneaker/00 --query cat/02 duck_toy/01 colorful_sneaker/02 --root personalize
+        --root personalize --support cat/00 duck_toy/00 colorful_sneaker/00 \
+        --query cat/02 duck_toy/01 colorful_sneaker/02
 
 Each name is a picture ``<root>/<name>.jpg`` with its mask ``<root>/<name>.png``.
 """

@@ -94,7 +94,7 @@ def take_step(
     """One optimiser step over its micro-batches; returns the mean losses over processes.
 
     Raises:
-        FloatingPointError: If a loss is not finite on any process; nothing is changed then.
+        FloatingPointError: If a loss or the gradient is not finite on any process; nothing is changed then.
     """
     # Dropout's draws belong to the step and the process, so a resumed run repeats them.
     torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
@@ -109,7 +109,10 @@ def take_step(
             check_finite(accelerator, total, batch)
             accelerator.backward(total)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), settings.optimiser.clip)
+                norm = accelerator.clip_grad_norm_(model.parameters(), settings.optimiser.clip)
+                # fp16's scaler passes over such a step and lowers its scale; without one the run is lost.
+                if accelerator.scaler is None and not torch.isfinite(norm):
+                    raise FloatingPointError(f"the gradient is not finite for the samples {'; '.join(batch.names)}")
                 factor = learning_rate_factor(step, settings.optimiser)
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor

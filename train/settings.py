@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sam_uniref.config import unknown_key
 
@@ -145,6 +146,8 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSetting
         check_keys(OmegaConf.to_container(given), RunSettings)
         merged = OmegaConf.merge(OmegaConf.structured(RunSettings), given)
         return OmegaConf.to_object(merged)
+    except YAMLError as error:
+        raise ValueError(f"{path} or an override is no YAML: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
 

@@ -69,7 +69,9 @@ def _mean_iou(
     mine = list(range(accelerator.process_index, dataset.episodes, accelerator.num_processes))
     total = torch.zeros(2, device=model.device)
     for start in range(0, len(mine), batch_size):
-        ious = episode_iou(model, [dataset.episode(i, swapped=swapped) for i in mine[start : start + batch_size]])
+        samples = [dataset.episode(i, swapped=swapped) for i in mine[start : start + batch_size]]
+        with accelerator.autocast():
+            ious = episode_iou(model, samples)
         total += torch.tensor([sum(ious), len(ious)], device=model.device)
     summed = accelerator.reduce(total, reduction="sum")
     return float(summed[0] / summed[1].clamp(min=1))

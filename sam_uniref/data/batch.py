@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -90,12 +90,20 @@ class ReferenceBatch:
 
     def to(self, device: torch.device | str) -> ReferenceBatch:
         """All tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> ReferenceBatch:
+        """All tensors in page-locked memory; the loader calls this where a GPU waits for them."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> ReferenceBatch:
+        """Apply a function to every tensor."""
         return replace(
             self,
-            pixels=self.pixels.to(device, non_blocking=True),
-            masks=self.masks.to(device, non_blocking=True),
-            reference_pixels=tuple(p.to(device, non_blocking=True) for p in self.reference_pixels),
-            reference_masks=tuple(m.to(device, non_blocking=True) for m in self.reference_masks),
+            pixels=function(self.pixels),
+            masks=function(self.masks),
+            reference_pixels=tuple(map(function, self.reference_pixels)),
+            reference_masks=tuple(map(function, self.reference_masks)),
         )
 
 
