@@ -6,14 +6,16 @@ An image inside the library is HWC uint8 RGB, 0-255; a mask is HW bool.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ExifTags, ImageOps
 from PIL import Image as PILImage
-from PIL import ImageOps
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +64,33 @@ def load_image(image: ImageLike) -> RGB:
 
 def _open(path: str | Path) -> PILImage.Image:
     """A whole decoded image file."""
+    with _named_errors(path), PILImage.open(path) as image:
+        image.load()
+        return image
+
+
+@contextmanager
+def _named_errors(path: str | Path) -> Iterator[None]:
+    """Pillow's errors with the file's name in them."""
     try:
-        with PILImage.open(path) as image:
-            image.load()
-            return image
+        yield
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image at {path}") from None
     except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a whole image ({error}); replace or remove it") from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """``(height, width)`` that `load_image` will give a file, from its header alone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image.
+    """
+    with _named_errors(path), PILImage.open(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
 
 
 def _uint8(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,9 @@ from sam_uniref.adapters import TextEncoder
 from sam_uniref.config import SamRefConfig
 from sam_uniref.sam import SamHost, build_sam
 from sam_uniref.samref import SamRef
-from sam_uniref.state import load_checked, read_tensors
+from sam_uniref.state import file_sha256, load_checked, read_tensors
+
+logger = logging.getLogger(__name__)
 
 # Published name -> our name, in order; the first match is taken.
 _RENAMES = [
@@ -129,6 +132,11 @@ def from_official(
         config.text_encoder.name = str(text_encoder)
         text = TextEncoder.from_name(text_encoder, host.channels, random_weights=True)
     model = SamRef(host, text, config)
-    own = read_tensors(sam_checkpoint) if sam_checkpoint is not None else None
+    own = None
+    if sam_checkpoint is None:
+        logger.warning("prompts without a reference will use the finetuned decoder: no sam_checkpoint= was given")
+    else:
+        own = read_tensors(sam_checkpoint)
+        config.sam.checkpoint, config.sam.sha256 = Path(sam_checkpoint).name, file_sha256(sam_checkpoint)
     load_checked(model, convert_official(read_tensors(checkpoint), own), f"{checkpoint}")
     return model

@@ -247,7 +247,7 @@ class SamRef(Predictor):
         plain = self._decode_plain(features, prompts, index, multimask, decoder)
         if not bool(present.any()):
             return plain
-        some = prompts.select(present) if prompts else None
+        some = prompts.select(present) if prompts is not None else None
         referred = self._decode_referred(features, [r.select(present) for r in references], some, multimask, decoder)
         logits, scores = plain.logits.clone(), plain.scores.clone()
         logits[present], scores[present] = referred.logits, referred.scores

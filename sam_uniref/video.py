@@ -25,10 +25,10 @@ def picture_files(folder: str | Path) -> list[Path]:
     files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "." and p.is_file()]
     if not files:
         raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-    return sorted(files, key=_by_number)
+    return sorted(files, key=by_number)
 
 
-def _by_number(path: Path) -> tuple[list[tuple[str, int]], str]:
+def by_number(path: Path) -> tuple[list[tuple[str, int]], str]:
     """Sorting key: runs of digits count by their value, then the name as it is."""
     parts = re.split(r"(\d+)", path.stem)
     return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], -1], strict=True)], path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
         ("not json", "line 2"),
         ('{"image": "images/still.jpg", "object": "two", "text": "a"}', "line 2"),
         ('{"image": "images/still.jpg", "text": "  "}', "the sentence is empty"),
+        ('{"image": "images/still.jpg", "text": null}', "line 2"),
     ],
 )
 def test_bad_sentences_name_their_line(folder: Path, tmp_path: Path, line: str, message: str) -> None:
@@ -167,6 +169,82 @@ def test_sentence_about_a_missing_picture(folder: Path, tmp_path: Path) -> None:
     file.write_text('{"image": "images/gone.jpg", "text": "a thing"}\n')
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         read_folder(folder, "ris", expressions=file)
+
+
+def say(path: Path, *records: dict) -> Path:
+    """A file of sentences."""
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_clips_frame_that_a_sentence_names_is_read_once(folder: Path, tmp_path: Path) -> None:
+    file = say(
+        tmp_path / "expressions.jsonl",
+        {"image": "clips/walk/images/00000.jpg", "object": 1, "text": "the walker"},
+        {"image": "./images/still.jpg", "object": 1, "text": "the still"},
+    )
+    said = {o.group: o.sentences for o in read_folder(folder, "ris", expressions=file) if o.sentences}
+    assert said == {"walk/1": ("the walker",), "images/still.jpg/1": ("the still",)}
+
+
+def test_clip_names_may_hold_dots(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "walk.v1").symlink_to(folder / "clips" / "walk")
+    file = say(tmp_path / "expressions.jsonl", {"clip": "walk.v1", "object": 1, "text": "the walker"})
+    assert {o.group for o in read_folder(tmp_path, "ris", expressions=file) if o.sentences} == {"walk.v1/1"}
+
+
+def test_a_sentence_about_nothing_is_named(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = say(
+        tmp_path / "expressions.jsonl",
+        {"clip": "walk", "object": 1, "text": "the walker"},
+        {"clip": "walk", "object": 7, "text": "the seventh"},
+        {"clip": "wlak", "object": 1, "text": "misspelt"},
+    )
+    read_folder(folder, "ris", expressions=file)
+    assert "2 sentence(s) are about nothing" in caplog.text
+    assert "object 7 of walk" in caplog.text
+
+
+def test_odd_names_of_files(tmp_path: Path) -> None:
+    """Upper-case suffixes, stems with dots, an operating system's notes, numbers without zeros in front."""
+    for stem in ("a.b", "c"):
+        save_picture(tmp_path / "classes" / "cat" / f"{stem}.JPG", boxes((1, 1, 9, 9)), 0)
+        save_ids(tmp_path / "classes" / "cat" / f"{stem}.PNG", boxes((1, 1, 9, 9)))
+    for suffix in (".jpg", ".png"):
+        (tmp_path / "classes" / "cat" / f"._c{suffix}").write_bytes(b"notes")
+    assert sorted(o.image.name for o in read_folder(tmp_path, "fss")) == ["a.b.JPG", "c.JPG"]
+    for frame in (1, 2, 10):
+        save_picture(tmp_path / "clips" / "walk" / "images" / f"{frame}.png", boxes((1, 1, 9, 9)), frame)
+        save_ids(tmp_path / "clips" / "walk" / "masks" / f"{frame}.png", boxes((1, 1, 9, 9)))
+    assert [(o.image.name, o.frame) for o in read_folder(tmp_path, "vos")] == [
+        ("1.png", 0),
+        ("2.png", 1),
+        ("10.png", 2),
+    ]
+
+
+def test_a_mask_of_another_size_or_broken_is_named_at_once(tmp_path: Path) -> None:
+    for number in range(3):
+        save_picture(tmp_path / "classes" / "cat" / f"{number}.jpg", boxes((1, 1, 9, 9)), number)
+        save_ids(tmp_path / "classes" / "cat" / f"{number}.png", boxes((1, 1, 9, 9)))
+    save_ids(tmp_path / "classes" / "cat" / "1.png", boxes((1, 1, 9, 9))[:30])
+    with pytest.raises(ValueError, match=r"cat/1\.png is 64x30 but its image is 64x48"):
+        read_folder(tmp_path, "fss")
+    (tmp_path / "classes" / "cat" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"cat/1\.png is not a whole image"):
+        read_folder(tmp_path, "fss")
+
+
+def test_a_clip_is_held_out_whole(folder: Path) -> None:
+    for share in (0.1, 0.5):
+        held_out = {o.scene: o.held_out for o in read_folder(folder, "vos", validation=share)}
+        assert sum(held_out.values()) == 1
+        assert all(o.held_out == held_out[o.scene] for o in read_folder(folder, "vos", validation=share))
+    named = read_folder(folder, "vos", validation="walk")  # type: ignore[arg-type] - as YAML may have it
+    assert {o.scene for o in named if o.held_out} == {"walk"}
+    with pytest.raises(ValueError, match="a share or a list of names, got None"):
+        read_folder(folder, "vos", validation=None)  # type: ignore[arg-type]
 
 
 # ---- episodes ----
@@ -254,6 +332,40 @@ def test_each_sentence_is_an_episode_and_swapping_changes_only_the_reference(fol
             masks = [[r.mask for r in s.references] for s in (plain, swapped)]
             other = plain.sentence != swapped.sentence or not all(map(np.array_equal, *masks))
             assert other, f"{task} episode {index} was not swapped"
+
+
+@pytest.mark.parametrize("validation", [0.0, ["walk"]])
+def test_a_clips_episode_shows_another_frame(folder: Path, validation: object) -> None:
+    data = EpisodeDataset("vos", "vos", read_folder(folder, "vos", validation=validation))  # type: ignore[arg-type]
+    clips = [i for i, o in enumerate(data._validation) if o.frame is not None]
+    assert len(clips) == 4
+    for index in clips:
+        episode, query = data.episode(index), data._validation[index]
+        other = next(o for o in data.objects if o.group == query.group and o.frame != query.frame)
+        np.testing.assert_array_equal(episode.references[0].image, other.load()[0])
+
+
+def test_another_objects_sentence_is_never_true_of_the_query(folder: Path, tmp_path: Path) -> None:
+    file = say(
+        tmp_path / "expressions.jsonl",
+        {"image": "images/still.jpg", "object": 1, "text": "The box"},
+        {"image": "images/still.jpg", "object": 1, "text": "the big one"},
+        {"clip": "walk", "object": 1, "text": "the box "},
+        {"clip": "walk", "object": 2, "text": "a thing"},
+    )
+    data = EpisodeDataset("ris", "ris", read_folder(folder, "ris", expressions=file), absent=0.9)
+    still = next(i for i, o in enumerate(data._train) if o.frame is None)
+    absent = [s for s in (data.sample(still, np.random.default_rng(seed)) for seed in range(30)) if not s.mask.any()]
+    assert {s.sentence for s in absent} == {"a thing"}
+    for index, query in enumerate(data._validation):
+        if query.frame is None:
+            assert data.episode(index, swapped=True).sentence == "a thing"
+
+
+def test_held_out_pictures_are_never_support_in_training(folder: Path) -> None:
+    objects = read_folder(folder, "fss", validation=["1", "2"])
+    with pytest.raises(ValueError, match="held out"):
+        EpisodeDataset("fss", "fss", objects)
 
 
 def test_held_out_pictures_are_never_trained_on(folder: Path) -> None:

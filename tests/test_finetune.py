@@ -14,6 +14,7 @@ from runs import ROOT, finetune, losses, stop_after, write_config
 from safetensors.torch import load_file
 
 from sam_uniref import SamRef
+from sam_uniref.train.settings import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def test_a_run_leaves_a_model_checkpoints_and_a_log(unbroken: Path) -> None:
     assert {task for _, task, _ in entries} == {"fss", "ris"}
     names = sorted(p.name for p in (unbroken / "checkpoints").iterdir())
     assert names == ["step_0000002", "step_0000004", "step_0000006"]
+    assert load_settings(unbroken / "settings.yaml").batch_size == 4
     validation = json.loads((unbroken / "validation.json").read_text())
     assert set(validation) == {f"{d}/training_iou{s}" for d in ("fss", "ris") for s in ("", "_swapped")}
     model = SamRef.from_pretrained(unbroken / "model")
@@ -127,8 +129,9 @@ def test_video_stage_goes_on_from_the_image_stage(folder: Path, unbroken: Path, 
     }
     model = {"start_from": str(unbroken / "model")}
     config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", stage="video", data=data, model=model)
-    done = finetune(config)
+    done = finetune(config, "validate_at_end=false")
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out" / "validation.json").exists()
     assert {task for _, task, _ in losses(tmp_path / "out" / "log.jsonl")} == {"vos", "rvos"}
     text = [row for row in done.stdout.splitlines() if "text encoder" in row]
     assert text
@@ -143,6 +146,8 @@ def test_video_stage_goes_on_from_the_image_stage(folder: Path, unbroken: Path, 
         ("data.fss.wieght=2", "did you mean 'weight'"),
         ("stepz=3", "did you mean 'steps'"),
         ("steps=many", "steps"),
+        ("optimiser.clip=0", "optimiser.clip must be positive, got 0.0"),
+        ("seed=-1", "seed must be at least 0, got -1"),
         ("steps", "an override is key=value"),
         ("model.options={lora:{rank:2}}", "is no YAML"),
         ("data.fss.task=vos", "must be one of ('ris', 'fss') in stage image"),
@@ -166,6 +171,57 @@ def test_bad_settings_are_one_clear_line(folder: Path, tmp_path: Path, override:
         prepare()
     assert message in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_to_all_processes_of_a_run_saves_and_exits(folder: Path, tmp_path: Path) -> None:
+    """As launchers and terminals send it: the loader's workers get it as well."""
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", steps=300, workers=2, save_every=300)
+    stopped = stop_after(config, 3, signal.SIGTERM, group=True)
+    assert stopped.returncode == 0, stopped.stdout
+    assert "go on with --resume" in stopped.stdout
+    done = len(losses(tmp_path / "out" / "log.jsonl"))
+    assert [p.name for p in (tmp_path / "out" / "checkpoints").iterdir()] == [f"step_{done:07d}"]
+
+
+def test_a_checkpoint_brings_the_moments_and_the_settings_their_rates(tmp_path: Path) -> None:
+    from sam_uniref.train.build import build_optimizer
+    from sam_uniref.train.checkpoints import CheckpointFolder
+    from sam_uniref.train.settings import OptimiserSettings
+
+    model = SamRef.from_sam("tiny")
+    optimizer = build_optimizer(model, OptimiserSettings(lr=1e-3))
+    checkpoints = CheckpointFolder(tmp_path, keep=1)
+    (tmp_path / ".step_0000001-left").mkdir()  # by a run that was killed while it wrote
+    checkpoints.save(2, model, optimizer, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step_0000002"]
+    changed = build_optimizer(model, OptimiserSettings(lr=1e-4, weight_decay=0.01))
+    assert checkpoints.restore(model, changed) == {"step": 2}
+    assert [(g["initial_lr"], g["weight_decay"]) for g in changed.param_groups] == [(1e-4, 0.01)]
+
+
+def test_what_can_not_be_trained_is_said_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    from sam_uniref.train.build import build_datasets, build_model
+    from sam_uniref.train.settings import load_settings
+
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"data\.ris needs sentences, but the model has no text encoder"):
+        build_model(load_settings(config, ["model.text_encoder=null"]))
+    without = load_settings(config, ["model.text_encoder=null", "data.ris.weight=0", "data.ris.root=/nowhere"])
+    assert [d.name for d in build_datasets(without)] == ["fss"]
+    assert build_model(without).text_encoder is None
+    with pytest.raises(ValueError, match=r"model\.options"):
+        build_model(load_settings(config, ["model.start_from=somewhere"]))
+    done = finetune(config, "tracker=tensorboard", "data.fss.root=/nowhere")
+    assert "there is no folder /nowhere" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_of_a_large_set_looks_at_some_of_it_spread_evenly() -> None:
+    from sam_uniref.train.validation import chosen_episodes
+
+    assert chosen_episodes(3, 5) == chosen_episodes(3, 0) == [0, 1, 2]
+    assert chosen_episodes(10, 4) == [0, 2, 5, 7]
+    assert len(set(chosen_episodes(321_000, 1000))) == 1000
 
 
 def test_missing_configuration(tmp_path: Path) -> None:

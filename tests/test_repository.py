@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sam_uniref.train.settings import load_settings
+from sam_uniref.train.pretrain import PretrainSettings
+from sam_uniref.train.settings import load_settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("adapters", "sam_uniref", "train", "eval", "configs")
@@ -102,11 +103,11 @@ def test_files_and_functions_are_short(path: Path) -> None:
 
 def test_configurations_are_packaged_and_load() -> None:
     folder = files("sam_uniref.configs")
-    runs = [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    assert {"folder.yaml", "sam_vit_h_image.yaml", "sam_vit_h_video.yaml"} <= {entry.name for entry in runs}
-    for entry in runs:
-        settings = load_settings(str(entry))
-        assert settings.data
+    runs = {entry.name: str(entry) for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    assert {"folder.yaml", "sam_vit_h_image.yaml", "sam_vit_h_video.yaml", "pretrain_sam_tiny.yaml"} <= runs.keys()
+    assert read_settings(PretrainSettings, runs.pop("pretrain_sam_tiny.yaml")).steps > 0
+    for path in runs.values():
+        assert load_settings(path).data
     assert {p.name for p in (folder / "accelerate").iterdir()} >= {"1gpu.yaml", "8gpu.yaml", "2nodes.yaml"}
 
 

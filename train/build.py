@@ -19,9 +19,12 @@ def build_model(settings: RunSettings) -> SamRef:
 
     Raises:
         FileNotFoundError: If a checkpoint, a saved model or the text encoder is not there.
-        ValueError: If one of them is broken or does not fit, or an option is unknown.
+        ValueError: If one of them is broken or does not fit, an option is unknown or would do nothing, or there are
+            sentences to train on and no text encoder.
     """
     model_settings = settings.model
+    if model_settings.start_from is not None and model_settings.options:
+        raise ValueError("model.options do nothing with model.start_from, whose own are taken; leave one of them out")
     # Fresh adapters are part of the run: the same seed starts it the same way.
     torch.manual_seed(settings.seed)
     if model_settings.start_from is not None:
@@ -32,6 +35,12 @@ def build_model(settings: RunSettings) -> SamRef:
             model_settings.checkpoint,
             model_settings.text_encoder,
             config=model_config(model_settings),
+        )
+    spoken = [name for name, data in settings.data.items() if data.weight and data.task in ("ris", "rvos")]
+    if spoken and model.text_encoder is None:
+        raise ValueError(
+            f"data.{spoken[0]} needs sentences, but the model has no text encoder; set model.text_encoder to a hub id "
+            f"or a folder, or leave the data set out with data.{spoken[0]}.weight=0"
         )
     model.train_text_encoder(settings.train_text_encoder)
     return model
@@ -79,14 +88,15 @@ def build_dataset(name: str, settings: DataSettings) -> EpisodeDataset:
 
 
 def build_datasets(settings: RunSettings) -> list[EpisodeDataset]:
-    """All data sets of a run.
+    """All data sets of a run; those of weight 0 are left out, and need not be there.
 
     Raises:
         ValueError: If there is none.
     """
-    if not settings.data:
-        raise ValueError("the configuration names no data; add data.<name>.root and data.<name>.task")
-    return [build_dataset(name, entry) for name, entry in settings.data.items()]
+    drawn = {name: entry for name, entry in settings.data.items() if entry.weight}
+    if not drawn:
+        raise ValueError("the configuration names no data with a weight; add data.<name>.root and data.<name>.task")
+    return [build_dataset(name, entry) for name, entry in drawn.items()]
 
 
 def build_optimizer(model: ReferenceSegmenter, settings: OptimiserSettings) -> torch.optim.AdamW:

@@ -8,18 +8,28 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from sam_uniref.interfaces import ReferenceSegmenter
 from sam_uniref.state import read_tensors, whole_folder
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"^step_(\d{7})$")
 _WEIGHTS, _OPTIMIZER, _TRAINER = "trained.safetensors", "optimizer.pt", "trainer.json"
+
+
+class Checkpointed(Protocol):
+    """A model that says what training changes of it."""
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold, by name."""
+
+    def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Load what `trained_state_dict` gave."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,22 @@ class CheckpointFolder:
         named = [(_NAME.match(path.name), path) for path in self.folder.iterdir()]
         return sorted(((int(match.group(1)), path) for match, path in named if match), reverse=True)
 
-    def save(
-        self, step: int, model: ReferenceSegmenter, optimizer: torch.optim.Optimizer, state: dict[str, Any]
-    ) -> Path:
+    def refuse_overwriting(self, resume: bool) -> None:
+        """A fresh run must not write over another one's checkpoints.
+
+        Raises:
+            FileExistsError: If there are checkpoints and the run does not go on from them.
+        """
+        if self.newest_first() and not resume:
+            raise FileExistsError(
+                f"{self.folder.parent} holds the checkpoints of a run; go on with --resume, or give another output="
+            )
+
+    def save(self, step: int, model: Checkpointed, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
         """Write the state after ``step`` steps, then drop the oldest."""
         path = self.folder / f"step_{step:07d}"
+        for unfinished in self.folder.glob(".step_*"):  # by a run that was killed while it wrote
+            shutil.rmtree(unfinished, ignore_errors=True)
         with whole_folder(path) as temporary:
             trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
             save_file(trained, temporary / _WEIGHTS)
@@ -55,8 +76,10 @@ class CheckpointFolder:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def restore(self, model: ReferenceSegmenter, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def restore(self, model: Checkpointed, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Load the newest checkpoint that can be read; one that is broken is passed over with a warning.
+
+        Rates and weight decay stay as the optimiser has them, so that a resumed run follows its settings.
 
         Returns:
             What was saved as state, with ``step``; None if there is no checkpoint.
@@ -65,6 +88,7 @@ class CheckpointFolder:
             ValueError: If there are checkpoints but none fits, such as after a change of the model's settings.
         """
         found = self.newest_first()
+        options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         for step, path in found:
             try:
                 trained = read_tensors(path / _WEIGHTS)
@@ -72,6 +96,8 @@ class CheckpointFolder:
                 state = json.loads((path / _TRAINER).read_text())
                 model.load_trained_state_dict(trained)
                 optimizer.load_state_dict(saved)
+                for group, given in zip(optimizer.param_groups, options, strict=True):
+                    group.update(given)
             except Exception as error:  # a half-written disk block can surface as almost any error
                 logger.warning("checkpoint %s can't be used (%s); trying the one before", path, error)
                 continue

@@ -1,7 +1,8 @@
 """Finetune a SamRef: frozen SAM, trained adapters and mask decoder (UniRef++ section 5).
 
-    # your own folder, on whatever this machine has
-    accelerate launch train/finetune.py --config configs/folder.yaml data.fss.root=my_pictures
+    # your own folder, on whatever this machine has; data sets of weight 0 are left out
+    accelerate launch train/finetune.py --config configs/folder.yaml data.fss.root=my_pictures \
+        data.vos.weight=0 data.ris.weight=0
     # 1 GPU
     accelerate launch --config_file configs/accelerate/1gpu.yaml train/finetune.py --config configs/sam_vit_h_image.yaml
     # 8 GPUs: the published setting
@@ -11,8 +12,9 @@
         train/finetune.py --config configs/sam_vit_h_image.yaml
     # what a configuration would do, without weights or data
     accelerate launch train/finetune.py --config configs/sam_vit_h_video.yaml --plan
-    # go on from the newest whole checkpoint
-    accelerate launch train/finetune.py --config configs/folder.yaml --resume
+    # go on from the newest whole checkpoint: the same command, with --resume
+    accelerate launch train/finetune.py --config configs/folder.yaml --resume data.fss.root=my_pictures \
+        data.vos.weight=0 data.ris.weight=0
 
 Any setting can be given as key=value after the options. Ctrl-C and SIGTERM save and exit; --resume goes on.
 """
@@ -23,7 +25,6 @@ import argparse
 import json
 import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,15 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from rich.console import Console
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.samref import SamRef
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, learning_rate_factor
 from sam_uniref.train.checkpoints import CheckpointFolder
-from sam_uniref.train.interruption import Interruption
-from sam_uniref.train.journal import Journal
+from sam_uniref.train.interruption import leave_signals_to_the_run
+from sam_uniref.train.loop import StepPlan, StepResult, run_steps
 from sam_uniref.train.plan import plan
-from sam_uniref.train.settings import RunSettings, load_settings
+from sam_uniref.train.settings import RunSettings, load_settings, write_settings
 from sam_uniref.train.summary import parameter_table
 from sam_uniref.train.validation import validate
 
@@ -54,12 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint of the output")
     parser.add_argument("--plan", action="store_true", help="print what the run would do, and stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:
     """Accelerate with the run's precision, accumulation and tracker."""
-    return Accelerator(
+    accelerator = Accelerator(
         # Said outright, processes on a machine without accelerators find each other through gloo.
         cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         mixed_precision=settings.precision,
@@ -69,6 +69,9 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
         # A batch of one task leaves the other tasks' parameters without gradients, on all processes alike.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if settings.tracker != "none" and not accelerator.log_with:
+        raise ValueError(f"the tracker {settings.tracker!r} is not installed; install it, or give tracker=none")
+    return accelerator
 
 
 def make_loader(settings: RunSettings, batches: TrainingBatches, first_step: int) -> DataLoader[ReferenceBatch]:
@@ -79,7 +82,7 @@ def make_loader(settings: RunSettings, batches: TrainingBatches, first_step: int
         sampler=range(first_step * settings.accumulate, len(batches)),
         num_workers=settings.workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=settings.workers > 0,
+        worker_init_fn=leave_signals_to_the_run,
     )
 
 
@@ -112,7 +115,8 @@ def take_step(
                 norm = accelerator.clip_grad_norm_(model.parameters(), settings.optimiser.clip)
                 # fp16's scaler passes over such a step and lowers its scale; without one the run is lost.
                 if accelerator.scaler is None and not torch.isfinite(norm):
-                    raise FloatingPointError(f"the gradient is not finite for the samples {'; '.join(batch.names)}")
+                    names = "; ".join(name for batch in batches for name in batch.names)
+                    raise FloatingPointError(f"the gradient is not finite for the samples {names}")
                 factor = learning_rate_factor(step, settings.optimiser)
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
@@ -131,10 +135,13 @@ def check_finite(accelerator: Accelerator, loss: torch.Tensor, batch: ReferenceB
         raise FloatingPointError(f"the loss is not finite: {other if torch.isfinite(loss) else mine}")
 
 
-def any_process(accelerator: Accelerator, here: bool) -> bool:
-    """Whether something holds on at least one process; all of them get the same answer."""
-    flag = torch.tensor(float(here), device=accelerator.device)
-    return accelerator.reduce(flag, reduction="sum").item() > 0
+def check_same_step(accelerator: Accelerator, step: int) -> None:
+    """Refuse to go on from different steps, which would leave the processes waiting for one another."""
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"processes would go on after the steps {steps}; output= must be a folder that all nodes share"
+        )
 
 
 def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None:
@@ -146,12 +153,10 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None
     optimizer: Any = build_optimizer(bare, settings.optimiser)
     model, optimizer = accelerator.prepare(bare, optimizer)
     folder = CheckpointFolder(Path(settings.output) / "checkpoints", settings.keep)
-    if folder.newest_first() and not resume:
-        raise FileExistsError(
-            f"{settings.output} holds the checkpoints of a run; go on with --resume, or give another output="
-        )
+    folder.refuse_overwriting(resume)
     state = folder.restore(bare, optimizer.optimizer) if resume else None
     first = state["step"] if state else 0
+    check_same_step(accelerator, first)
     if accelerator.scaler is not None and state and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
     batches = TrainingBatches(
@@ -164,61 +169,33 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None
         accelerator.process_index,
         accelerator.num_processes,
     )
+    accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
+    if accelerator.is_main_process:
+        write_settings(settings, Path(settings.output) / "settings.yaml")
     accelerator.wait_for_everyone()
-    with Interruption() as interruption:
-        done = loop(settings, accelerator, model, bare, optimizer, batches, folder, first, interruption)
+    loader = iter(make_loader(settings, batches, first))
+
+    def step_once(step: int) -> StepResult:
+        micro = [next(loader) for _ in range(settings.accumulate)]
+        return StepResult(micro[0].task, take_step(accelerator, model, optimizer, micro, settings, step))
+
+    def save(step: int) -> None:
+        scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+        folder.save(step, bare, optimizer.optimizer, {"scaler": scaler})
+
+    def measure() -> dict[str, float]:
+        return validate(bare, datasets, accelerator, settings.batch_size, settings.validate_most)
+
+    model.train()
+    length = StepPlan(
+        Path(settings.output), settings.steps, settings.save_every, settings.log_every, settings.validate_every
+    )
+    done = run_steps(accelerator, length, first, step_once, save, measure)
     if done < settings.steps:
         logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
+        accelerator.end_training()
         return
-    results = validate(bare, datasets, accelerator, settings.batch_size)
-    finish(settings, accelerator, bare, results)
-
-
-def loop(
-    settings: RunSettings,
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    bare: SamRef,
-    optimizer: Any,
-    batches: TrainingBatches,
-    folder: CheckpointFolder,
-    first: int,
-    interruption: Interruption,
-) -> int:
-    """All steps from ``first`` on; returns how many are done."""
-    main = accelerator.is_main_process
-    journal = Journal(Path(settings.output) / "log.jsonl", first) if main else None
-    loader = iter(make_loader(settings, batches, first))
-    progress = tqdm(total=settings.steps, initial=first, disable=not main, unit="step", mininterval=1.0)
-    model.train()
-    saved = step = first
-    while step < settings.steps:
-        micro = [next(loader) for _ in range(settings.accumulate)]
-        values = take_step(accelerator, model, optimizer, micro, settings, step)
-        step += 1
-        if journal is not None:
-            journal.write(step, {"task": micro[0].task, **values, "time": round(time.time(), 3)})
-        progress.update()
-        progress.set_postfix(loss=f"{values['loss']:.3f}", task=micro[0].task)
-        if step % settings.log_every == 0:
-            accelerator.log({f"train/{micro[0].task}/{k}": v for k, v in values.items()}, step=step)
-        if settings.validate_every and step % settings.validate_every == 0 and step < settings.steps:
-            results = validate(bare, batches.datasets, accelerator, settings.batch_size)
-            accelerator.log(results, step=step)
-            if main:
-                progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in results.items()))
-        stop = any_process(accelerator, interruption.requested)
-        if main and (stop or step % settings.save_every == 0 or step == settings.steps) and saved != step:
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-            folder.save(step, bare, optimizer.optimizer, {"scaler": scaler})
-            saved = step
-        if stop:
-            break
-    progress.close()
-    if journal is not None:
-        journal.close()
-    accelerator.wait_for_everyone()
-    return step
+    finish(settings, accelerator, bare, measure() if settings.validate_at_end else {})
 
 
 def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, results: dict[str, float]) -> None:
@@ -226,7 +203,8 @@ def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, result
     if accelerator.is_main_process:
         output = Path(settings.output)
         bare.save_pretrained(output / "model")
-        (output / "validation.json").write_text(json.dumps(results, indent=2) + "\n")
+        if results:
+            (output / "validation.json").write_text(json.dumps(results, indent=2) + "\n")
         for name, value in results.items():
             logger.info("%s %.4f", name, value)
         logger.info("the model is in %s", output / "model")
@@ -249,7 +227,6 @@ def main() -> int:
             accelerator.wait_for_everyone()  # one that leaves early breaks the others' connections
             accelerator.end_training()
             return 0
-        accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
         train(settings, accelerator, arguments.resume)
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
         logger.error("error: %s", error)

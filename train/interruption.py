@@ -6,6 +6,12 @@ import signal
 from types import FrameType, TracebackType
 
 
+def leave_signals_to_the_run(worker: int) -> None:
+    """A loader's worker lives on when all processes of a run get a signal; the run itself ends it in good order."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Interruption:
     """While in use, remembers a signal instead of dying of it; a second one kills as usual."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sam_uniref.config import unknown_key
+from sam_uniref.state import whole_file
+
+T = TypeVar("T")
 
 STAGE_TASKS = {
     "image": ("ris", "fss"),
@@ -39,9 +42,9 @@ class DataSettings:
     root: str = field(default="", metadata={"help": "the data set's folder"})
     task: str = field(default="fss", metadata={"help": "ris, fss, vos or rvos"})
     reader: str = field(default="folder", metadata={"help": "which layout the folder has"})
-    weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'"})
+    weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'; 0: left out"})
     expressions: str | None = field(default=None, metadata={"help": "file of sentences; root/expressions.jsonl"})
-    validation: Any = field(default=0.0, metadata={"help": "share of pictures, or list of names, to hold out"})
+    validation: Any = field(default=0.0, metadata={"help": "share of pictures and clips, or names, to hold out"})
     shots: int = field(default=1, metadata={"help": "support images (fss)"})
     frame_range: int = field(default=10, metadata={"help": "farthest apart that a pair of frames may be"})
     flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
@@ -88,7 +91,9 @@ class RunSettings:
     log_every: int = field(default=20, metadata={"help": "steps"})
     save_every: int = field(default=1000, metadata={"help": "steps"})
     keep: int = field(default=3, metadata={"help": "newest checkpoints kept"})
-    validate_every: int = field(default=0, metadata={"help": "steps; 0: only at the end"})
+    validate_every: int = field(default=0, metadata={"help": "steps; 0: not during the run"})
+    validate_most: int = field(default=1000, metadata={"help": "episodes a data set, spread evenly; 0: all"})
+    validate_at_end: bool = field(default=True, metadata={"help": "write validation.json"})
     tracker: str = field(default="tensorboard", metadata={"help": "any of Accelerate's, or none"})
     model: ModelSettings = field(default_factory=ModelSettings)
     data: dict[str, DataSettings] = field(default_factory=dict)
@@ -115,6 +120,11 @@ class RunSettings:
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("seed", "workers", "validate_every", "validate_most"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.optimiser.clip <= 0:
+            raise ValueError(f"optimiser.clip must be positive, got {self.optimiser.clip}; a large one clips nothing")
         if self.precision not in ("no", "fp16", "bf16"):
             raise ValueError(f"precision must be no, fp16 or bf16, got {self.precision!r}")
 
@@ -126,9 +136,15 @@ class RunSettings:
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """The settings of a finetuning run; see `read_settings`."""
+    return read_settings(RunSettings, path, overrides)
+
+
+def read_settings(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
     """Read a YAML file and apply overrides.
 
     Args:
+        cls: The dataclass to fill.
         path: The file. ``${oc.env:NAME,default}`` stands for environment variables.
         overrides: ``key=value``, such as ``data.cats.weight=2``.
 
@@ -143,13 +159,19 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSetting
             raise ValueError(f"an override is key=value, got {override!r}")
     try:
         given = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        check_keys(OmegaConf.to_container(given), RunSettings)
-        merged = OmegaConf.merge(OmegaConf.structured(RunSettings), given)
+        check_keys(OmegaConf.to_container(given), cls)
+        merged = OmegaConf.merge(OmegaConf.structured(cls), given)
         return OmegaConf.to_object(merged)
     except YAMLError as error:
         raise ValueError(f"{path} or an override is no YAML: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
+
+
+def write_settings(settings: RunSettings, path: Path) -> None:
+    """Record what a run was made of, as YAML that `load_settings` reads."""
+    with whole_file(path) as temporary:
+        OmegaConf.save(OmegaConf.structured(settings), temporary)
 
 
 def check_keys(values: Mapping[str, Any], cls: type, path: str = "") -> None:

@@ -35,7 +35,11 @@ def episode_iou(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[fl
 
 
 def validate(
-    model: ReferenceSegmenter, datasets: Sequence[EpisodeDataset], accelerator: Accelerator, batch_size: int
+    model: ReferenceSegmenter,
+    datasets: Sequence[EpisodeDataset],
+    accelerator: Accelerator,
+    batch_size: int,
+    most: int = 0,
 ) -> dict[str, float]:
     """Mean IoU of every data set, shared out over processes.
 
@@ -44,6 +48,7 @@ def validate(
         datasets: Their episodes are fixed; those held out if any are, else those trained on.
         accelerator: For its processes.
         batch_size: Episodes encoded at a time.
+        most: Of a data set with more episodes, so many are taken, spread evenly; 0: all.
 
     Returns:
         ``<data set>/<split>_iou`` and ``<data set>/<split>_iou_swapped``; the second with the references of
@@ -57,16 +62,21 @@ def validate(
             if swapped and not dataset.can_swap:
                 continue
             name = f"{dataset.name}/{dataset.validation_split}_iou{'_swapped' if swapped else ''}"
-            results[name] = _mean_iou(model, dataset, swapped, accelerator, batch_size)
+            results[name] = _mean_iou(model, dataset, swapped, accelerator, batch_size, most)
     model.train(was_training)
     return results
 
 
 def _mean_iou(
-    model: ReferenceSegmenter, dataset: EpisodeDataset, swapped: bool, accelerator: Accelerator, batch_size: int
+    model: ReferenceSegmenter,
+    dataset: EpisodeDataset,
+    swapped: bool,
+    accelerator: Accelerator,
+    batch_size: int,
+    most: int,
 ) -> float:
-    """Mean over all episodes of a data set."""
-    mine = list(range(accelerator.process_index, dataset.episodes, accelerator.num_processes))
+    """Mean over the episodes of a data set."""
+    mine = chosen_episodes(dataset.episodes, most)[accelerator.process_index :: accelerator.num_processes]
     total = torch.zeros(2, device=model.device)
     for start in range(0, len(mine), batch_size):
         samples = [dataset.episode(i, swapped=swapped) for i in mine[start : start + batch_size]]
@@ -75,3 +85,10 @@ def _mean_iou(
         total += torch.tensor([sum(ious), len(ious)], device=model.device)
     summed = accelerator.reduce(total, reduction="sum")
     return float(summed[0] / summed[1].clamp(min=1))
+
+
+def chosen_episodes(count: int, most: int) -> list[int]:
+    """Which of ``count`` episodes to look at: all, or ``most`` of them spread evenly."""
+    if not most or count <= most:
+        return list(range(count))
+    return [i * count // most for i in range(most)]

@@ -106,6 +106,12 @@ class EpisodeDataset:
         self._groups: dict[str, list[AnnotatedObject]] = defaultdict(list)
         for item in usable:
             self._groups[item.group].append(item)
+        # What is said of a group's object, and of all that shares a scene: no sentence of theirs is another's.
+        self._said_of: dict[str, set[str]] = defaultdict(set)
+        self._said_in: dict[str, set[str]] = defaultdict(set)
+        for item in usable:
+            self._said_of[item.group] |= _spoken(item)
+            self._said_in[item.scene] |= _spoken(item)
         if self.task == "fss":
             usable = [o for o in usable if len({p.image for p in self._groups[o.group]}) > self.shots]
         if not usable:
@@ -117,17 +123,23 @@ class EpisodeDataset:
             }
             raise ValueError(f"{self.name}: nothing to train {self.task} on; it needs {needs[self.task]}")
         self._train = [o for o in usable if not o.held_out]
+        if self.task == "fss":  # nothing that is held out may serve as support
+            self._train = [o for o in self._train if len(self._trained_pictures(o.group)) > self.shots]
         held_out = [o for o in usable if o.held_out]
         self.validation_split = "validation" if held_out else "training"
         self._validation = self._with_each_sentence(held_out or self._train)
         if not self._train:
-            raise ValueError(f"{self.name}: everything is held out for validation; leave something to train on")
+            raise ValueError(f"{self.name}: too much is held out for validation; leave something to train on")
         if self.absent and len({o.group for o in usable}) < 2:
             raise ValueError(f"{self.name}: absent references need at least two classes or objects")
 
     def __len__(self) -> int:
         """Number of objects to train on."""
         return len(self._train)
+
+    def _trained_pictures(self, group: str) -> set[Path]:
+        """A group's pictures that are not held out."""
+        return {o.image for o in self._groups[group] if not o.held_out}
 
     def _with_each_sentence(self, objects: Sequence[AnnotatedObject]) -> list[AnnotatedObject]:
         """In evaluation each sentence is an episode of its own."""
@@ -185,33 +197,30 @@ class EpisodeDataset:
 
     def _frame_pair(self, query: AnnotatedObject, rng: np.random.Generator) -> tuple[AnnotatedObject, AnnotatedObject]:
         """Two frames of an object within range, the earlier as reference; twice the same frame if there is none."""
-        if query.frame is None:
-            return query, query
-        near = [
-            o
-            for o in self._groups[query.group]
-            if o.frame is not None
-            and o.frame != query.frame
-            and abs(o.frame - query.frame) <= self.frame_range
-            and not o.held_out
-        ]
+        near = [o for o in self._near(query) if not o.held_out]
         if not near:
             return query, query
         partner = self._choose(near, rng)
-        return (partner, query) if (partner.frame or 0) < query.frame else (query, partner)
+        return (partner, query) if _frame(partner) < _frame(query) else (query, partner)
+
+    def _near(self, query: AnnotatedObject) -> list[AnnotatedObject]:
+        """The object in other frames within range."""
+        if query.frame is None:
+            return []
+        others = [o for o in self._groups[query.group] if o.frame is not None and o.frame != query.frame]
+        return [o for o in others if abs(_frame(o) - query.frame) <= self.frame_range]
 
     def _supports(
         self, pointed: AnnotatedObject, query: AnnotatedObject, rng: np.random.Generator
     ) -> list[AnnotatedObject]:
         """Annotated pictures of the pointed object's class, other than the query."""
         others = [o for o in self._groups[pointed.group] if o.image != query.image and not o.held_out]
-        if len(others) < self.shots:  # held-out pictures left too few to choose from
-            others = [o for o in self._groups[pointed.group] if o.image != query.image]
         return [others[i] for i in rng.choice(len(others), self.shots, replace=False)]
 
     def _unrelated(self, item: AnnotatedObject, query: AnnotatedObject) -> bool:
-        """Whether an object is of another group and not of the query's surroundings."""
-        return item.group != query.group and item.scene != query.scene
+        """Whether an object is of another group, not of the query's surroundings, and called something else."""
+        elsewhere = item.group != query.group and item.scene != query.scene
+        return elsewhere and self._said_in[query.scene].isdisjoint(_spoken(item))
 
     @staticmethod
     def _choose(items: Sequence[T], rng: np.random.Generator) -> T:
@@ -252,9 +261,11 @@ class EpisodeDataset:
             supports = [o for o in self._groups[pointed.group] if o.image != query.image][: self.shots]
             references = tuple(AnnotatedImage(*support.load()) for support in supports)
         elif self.task in ("vos", "rvos"):
-            reference = pointed if swapped else self._frame_pair(query, rng)[0]
+            near = self._near(query)
+            frames = [o for o in near if _frame(o) < _frame(query)] or near  # the first frame has only later ones
+            reference = pointed if swapped or not frames else self._choose(frames, rng)
             loaded = reference.load()
-            if reference == query:  # a pseudo-clip must not show the model its own answer in place
+            if reference is query:  # a pseudo-clip must not show the model its own answer in place
                 loaded = replace(self.augmentation, crop=1.0)(*loaded, rng, flip=False)[:2]
             references = (AnnotatedImage(*loaded),)
         return Sample(f"{self.name}: {query.name}", self.task, image, mask, sentence, references)
@@ -264,12 +275,24 @@ class EpisodeDataset:
         start = self._validation.index(query)
         rest = self._validation[start + 1 :] + self._validation[:start]
         others = [o for o in rest if o.group != query.group]
+        # A sentence that is said of the query's object as well would not be a swap.
+        different = [o for o in others if self._said_of[query.group].isdisjoint(_spoken(o))] or others
         nearness = [
-            [o for o in others if o.image == query.image],
-            [o for o in others if o.scene == query.scene],
-            others,
+            [o for o in different if o.image == query.image],
+            [o for o in different if o.scene == query.scene],
+            different,
         ]
         chosen = next((near[0] for near in nearness if near), None)
         if chosen is None:
             raise ValueError(f"{self.name}: references can't be swapped, there is only one class or object")
         return chosen
+
+
+def _frame(item: AnnotatedObject) -> int:
+    """The number of an object's frame; a still is a clip of one."""
+    return item.frame or 0
+
+
+def _spoken(item: AnnotatedObject) -> set[str]:
+    """An object's sentences, as they are compared."""
+    return {" ".join(sentence.lower().split()) for sentence in item.sentences}

@@ -26,7 +26,8 @@ import numpy as np
 
 from sam_uniref.data.batch import Task
 from sam_uniref.data.episodes import AnnotatedObject
-from sam_uniref.images import IMAGE_SUFFIXES, load_id_map
+from sam_uniref.images import IMAGE_SUFFIXES, fit_to_image, image_size, load_id_map
+from sam_uniref.video import by_number
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def read_folder(
     task: Task,
     *,
     expressions: str | Path | None = None,
-    validation: float | Sequence[str] = 0.0,
+    validation: float | str | Sequence[str] = 0.0,
 ) -> list[AnnotatedObject]:
     """All annotated objects of a folder that a task can use.
 
@@ -47,8 +48,8 @@ def read_folder(
         task: ``fss`` reads classes; ``vos`` clips and single images; ``rvos`` clips with sentences; ``ris``
             everything with sentences.
         expressions: The file of sentences; ``root/expressions.jsonl`` by default.
-        validation: Share of the pictures to hold out, chosen by their names; or a list of names of classes,
-            clips or picture stems to hold out.
+        validation: Share of the pictures and clips to hold out, chosen by their names (a clip is held out whole:
+            its frames are alike); or names of classes, clips or picture stems to hold out.
 
     Raises:
         FileNotFoundError: If the root, or a picture that a sentence is about, is not there.
@@ -67,28 +68,42 @@ def read_folder(
     elif task == "vos":
         objects = [*_clips(root), *_singles(root)]
     else:
-        objects = [*_clips(root), *_named_images(root, sentences)]
+        objects = list(_clips(root))
+        objects += _named_images(root, sentences, {o.image for o in objects})
     if not objects:
         raise ValueError(
             f"{root} holds no annotated pictures for {task}; expected "
             + ("classes/<name>/<stem>.jpg with <stem>.png" if task == "fss" else "clips/<name>/{images,masks}/")
         )
     objects = [_with_sentences(o, root, sentences) for o in objects]
+    if task == "ris":
+        _warn_of_unused(objects, root, sentences)
     return _hold_out(objects, validation)
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Pictures of a folder that are no masks of others."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    """Pictures of a folder that are no masks of others, 2.jpg before 10.jpg."""
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    # Hidden files are an operating system's notes about pictures (._00000.jpg), not pictures.
+    files = sorted((p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."), key=by_number)
     photographs = {p.stem for p in files if p.suffix.lower() != ".png"}
     return [p for p in files if p.suffix.lower() != ".png" or p.stem not in photographs]
 
 
 def _objects_of(image: Path, mask: Path, scene: str, group: str, frame: int | None = None) -> Iterator[AnnotatedObject]:
     """One object for each id of a mask. ``group`` may hold ``{id}``."""
-    for object_id in np.unique(load_id_map(mask)).tolist():
+    # A mask of another picture is found here, not after hours of training.
+    ids = fit_to_image(load_id_map(mask), image_size(image), str(mask))
+    for object_id in np.unique(ids).tolist():
         if object_id > 0:
             yield AnnotatedObject(image, mask, object_id, group.replace("{id}", str(object_id)), scene, frame)
+
+
+def _mask_beside(image: Path) -> Path | None:
+    """The PNG of the same stem in the same folder; a photograph that is a PNG itself can't have one."""
+    if image.suffix.lower() == ".png":
+        return None
+    return next((p for p in (image.with_suffix(".png"), image.with_suffix(".PNG")) if p.is_file()), None)
 
 
 def _subfolders(root: Path, name: str) -> list[Path]:
@@ -101,8 +116,8 @@ def _classes(root: Path) -> Iterator[AnnotatedObject]:
     """Few-shot: pictures with a mask of the same stem beside them."""
     for folder in _subfolders(root, "classes"):
         for image in _pictures(folder):
-            mask = image.with_suffix(".png")
-            if mask != image and mask.is_file():
+            mask = _mask_beside(image)
+            if mask is not None:
                 yield from _objects_of(image, mask, str(image), folder.name)
 
 
@@ -123,17 +138,24 @@ def _singles(root: Path) -> Iterator[AnnotatedObject]:
             yield from _objects_of(image, masks[image.stem], str(image), f"{image.name}/{{id}}")
 
 
-def _named_images(root: Path, sentences: Sentences) -> Iterator[AnnotatedObject]:
-    """Pictures that sentences are about: their mask is beside them, or in ``masks`` beside their ``images``."""
-    for name in sorted({key for key, _ in sentences if "." in PurePosixPath(key).name}):
+def _named_images(root: Path, sentences: Sentences, known: set[Path]) -> Iterator[AnnotatedObject]:
+    """Pictures that sentences are about: their mask is beside them, or in ``masks`` beside their ``images``.
+
+    Frames of clips, which are ``known`` already, are left out.
+    """
+    for name in sorted({key for key, _ in sentences if PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES}):
         image = root / name
-        beside = image.with_suffix(".png")
-        parallel = image.parent.parent / "masks" / beside.name
-        mask = next((m for m in (beside, parallel) if m != image and m.is_file()), None)
+        if image in known:
+            continue
+        beside = _mask_beside(image)
+        parallel = {p.stem: p for p in _pictures(image.parent.parent / "masks")} if beside is None else {}
+        mask = beside or parallel.get(image.stem)
         if not image.is_file() or mask is None:
-            raise FileNotFoundError(f"{image}, which a sentence is about, is not there or has no mask at {beside}")
+            raise FileNotFoundError(
+                f"{image}, which a sentence is about, is not there or has no mask at {image.with_suffix('.png')}"
+            )
         # Beside its mask it is one of a class, whose other pictures the sentence may describe as well.
-        yield from _objects_of(image, mask, str(image), image.parent.name if mask == beside else f"{name}/{{id}}")
+        yield from _objects_of(image, mask, str(image), image.parent.name if beside else f"{name}/{{id}}")
 
 
 def _read_expressions(path: Path) -> Sentences:
@@ -146,14 +168,18 @@ def _read_expressions(path: Path) -> Sentences:
     if not path.is_file():
         raise FileNotFoundError(f"there are no sentences at {path}; give their file with expressions=")
     sentences: Sentences = defaultdict(list)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text_of_file = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text ({error})") from error
+    for number, line in enumerate(text_of_file.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-            key, text = _about(record), str(record["text"]).strip()
+            key, text = _about(record), record["text"].strip()
             object_id = int(record.get("object", 1))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f'{path} line {number}: expected {{"image" or "clip": ..., "object": id, "text": ...}}, got '
                 f"{line[:80]!r} ({error})"
@@ -169,7 +195,7 @@ def _about(record: Mapping[str, Any]) -> str:
     key = str(record["clip"] if "clip" in record else record["image"])
     if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
         raise ValueError(f"{key!r} leaves the folder")
-    return key
+    return PurePosixPath(key).as_posix()
 
 
 def _with_sentences(item: AnnotatedObject, root: Path, sentences: Sentences) -> AnnotatedObject:
@@ -179,7 +205,17 @@ def _with_sentences(item: AnnotatedObject, root: Path, sentences: Sentences) -> 
     return replace(item, sentences=tuple(found))
 
 
-def _hold_out(objects: list[AnnotatedObject], validation: float | Sequence[str]) -> list[AnnotatedObject]:
+def _warn_of_unused(objects: list[AnnotatedObject], root: Path, sentences: Sentences) -> None:
+    """Name sentences that no object takes: a misspelt clip, or an id that the mask does not have."""
+    taken = {(key, o.object_id) for o in objects for key in (o.scene, o.image.relative_to(root).as_posix())}
+    unused = [key for key in sentences if key not in taken]
+    if unused:
+        count = sum(len(sentences[key]) for key in unused)
+        examples = ", ".join(f"object {object_id} of {name}" for name, object_id in unused[:4])
+        logger.warning("%s: %d sentence(s) are about nothing that has a mask, such as %s", root, count, examples)
+
+
+def _hold_out(objects: list[AnnotatedObject], validation: float | str | Sequence[str]) -> list[AnnotatedObject]:
     """Mark what validation keeps.
 
     Raises:
@@ -188,10 +224,13 @@ def _hold_out(objects: list[AnnotatedObject], validation: float | Sequence[str])
     if isinstance(validation, int | float):
         if not 0 <= validation < 1:
             raise ValueError(f"the validation share must be in [0, 1), got {validation}")
-        images = sorted({o.image for o in objects}, key=lambda p: (zlib.crc32(p.name.encode()), p.as_posix()))
-        held_out = set(images[: round(validation * len(images))])
-        return [replace(o, held_out=o.image in held_out) for o in objects]
-    names = set(validation)
+        scenes = sorted({o.scene for o in objects}, key=lambda s: (zlib.crc32(Path(s).name.encode()), s))
+        # Who asks for a share gets some: a tenth of four clips is one.
+        held_out = set(scenes[: max(validation > 0, round(validation * len(scenes)))])
+        return [replace(o, held_out=o.scene in held_out) for o in objects]
+    if not isinstance(validation, Sequence):
+        raise ValueError(f"validation must be a share or a list of names, got {validation!r}")
+    names = {validation} if isinstance(validation, str) else {str(name) for name in validation}
     known = {name for o in objects for name in _names(o)}
     if names - known:
         raise ValueError(f"nothing is named {sorted(names - known)} among classes, clips and pictures to hold out")

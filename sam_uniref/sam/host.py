@@ -56,6 +56,14 @@ class SamHost(nn.Module):
         Returns:
             Low-res logits ``(N, M, 4h, 4w)`` and predicted IoU ``(N, M)``; M is 3 or 1.
         """
+        logits, scores = self.decode_all(features, prompts, tokens, mask_decoder)
+        wanted = slice(1, None) if multimask else slice(0, 1)
+        return logits[:, wanted], scores[:, wanted]
+
+    def decode_all(
+        self, features: Tensor, prompts: Prompts | None, tokens: Tensor | None, mask_decoder: MaskDecoder
+    ) -> tuple[Tensor, Tensor]:
+        """As `decode`, with all four masks: the single one, then the three candidates."""
         sparse, dense = self.embed_prompts(prompts, len(features))
         if tokens is not None:
             sparse = torch.cat([sparse, tokens.to(sparse.dtype)], dim=1)
@@ -68,8 +76,7 @@ class SamHost(nn.Module):
         # All four tokens, wanted or not: one matrix product of SAM's own shape gives SAM's own bits.
         kernels = [mlp(states[:, 1 + i]) for i, mlp in enumerate(mask_decoder.output_hypernetworks_mlps)]
         logits = (torch.stack(kernels, dim=1) @ image.flatten(2)).unflatten(2, image.shape[-2:])
-        wanted = slice(1, None) if multimask else slice(0, 1)
-        return logits[:, wanted], mask_decoder.iou_prediction_head(states[:, 0])[:, wanted]
+        return logits, mask_decoder.iou_prediction_head(states[:, 0])
 
     def embed_prompts(self, prompts: Prompts | None, rows: int) -> tuple[Tensor, Tensor]:
         """Sparse ``(N, T, C)`` and dense ``(N, C, h, w)`` prompt embeddings; the no-mask embedding without a mask."""
@@ -78,8 +85,8 @@ class SamHost(nn.Module):
             points = (prompts.points, prompts.labels)
         sparse, dense = self.prompt_encoder(
             points=points,
-            boxes=prompts.boxes if prompts else None,
-            masks=prompts.mask_logits if prompts else None,
+            boxes=prompts.boxes if prompts is not None else None,
+            masks=prompts.mask_logits if prompts is not None else None,
         )
         if sparse.shape[0] != rows:  # without prompts SAM's encoder answers for one row
             sparse, dense = sparse.expand(rows, -1, -1), dense.expand(rows, -1, -1, -1)

@@ -67,17 +67,28 @@ def finetune(config: Path, *arguments: str, processes: int = 1) -> subprocess.Co
     )
 
 
-def stop_after(config: Path, steps: int, number: signal.Signals) -> subprocess.CompletedProcess[str]:
-    """Start training without a launcher in between, and send it a signal after some steps."""
+def stop_after(
+    config: Path, steps: int, number: signal.Signals, *, group: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Start training without a launcher in between, and send it, or all its processes, a signal after some steps."""
     arguments = [sys.executable, str(ROOT / "train" / "finetune.py"), "--config", str(config)]
     log = Path(yaml.safe_load(config.read_text())["output"]) / "log.jsonl"
     process = subprocess.Popen(
-        arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        arguments,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=group,
     )
     end = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < end and (not log.is_file() or len(losses(log)) < steps):
         time.sleep(0.02)
-    process.send_signal(number)
+    if group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     return subprocess.CompletedProcess(arguments, process.returncode, output, "")
 

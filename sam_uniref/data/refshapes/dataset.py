@@ -1,0 +1,317 @@
+"""RefShapes: an embedded data set of the four tasks, drawn on the fly.
+
+A sample is a pure function of (seed, split, index); the streams of training and validation never meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
+from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, draw_clip, draw_name
+from sam_uniref.data.refshapes.draws import Draws
+from sam_uniref.data.refshapes.fewshot import ClassScene, draw_class_scene
+from sam_uniref.data.refshapes.language import draw_description
+from sam_uniref.data.refshapes.palette import STYLES, Style
+from sam_uniref.data.refshapes.scene import Scene, checked_side, draw_scene, render
+from sam_uniref.data.refshapes.shapes import SEEN_SHAPES, UNSEEN_SHAPES
+from sam_uniref.data.refshapes.wording import word
+from sam_uniref.images import RGB
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+# Streams of chance: what is drawn for one purpose must not move with another.
+_SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS = range(5)
+
+
+@dataclass(frozen=True)
+class NamedScene:
+    """A scene's picture and all that is said of it.
+
+    Attributes:
+        image: ``(side, side, 3)`` uint8 RGB.
+        ids: ``(side, side)`` uint8, 0 = background.
+        sentences: Pairs of an object's id and a sentence true of it alone.
+    """
+
+    image: RGB
+    ids: NDArray[np.uint8]
+    sentences: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class NamedClip:
+    """A whole clip, for tracking.
+
+    Attributes:
+        frames: ``(T, side, side, 3)`` uint8 RGB.
+        ids: ``(T, side, side)`` uint8, 0 = background; ids are 1, 2, ... by first frame.
+        first_frames: Of each id, the frame in which it appears.
+        sentences: Of each id, sentences true of it alone in the whole clip.
+    """
+
+    frames: NDArray[np.uint8]
+    ids: NDArray[np.uint8]
+    first_frames: dict[int, int]
+    sentences: dict[int, tuple[str, ...]]
+
+
+@dataclass
+class RefShapesDataset:
+    """Samples of one task, with the interface of `EpisodeDataset`.
+
+    Attributes:
+        name: For messages and logs.
+        task: ``ris``, ``fss``, ``vos`` or ``rvos``.
+        seed: Of everything that is drawn.
+        side: Of the pictures in pixels.
+        shots: Support images of an FSS episode.
+        frames: Of a clip.
+        frame_range: Farthest apart that a VOS pair's frames may be.
+        absent: Share of VOS and RVOS training samples whose object is not in the query: an empty target.
+        language_only: In RVOS, share of steps that see the sentence alone.
+        weight: Share of the steps, against those of other data sets.
+        style: ``textured``, or ``plain``: an independent way to draw and to word, kept out of training.
+        length: Number of training samples.
+        episodes: Number of fixed evaluation episodes.
+    """
+
+    name: str
+    task: Task
+    seed: int = 0
+    side: int = 128
+    shots: int = 1
+    frames: int = 12
+    frame_range: int = 10
+    absent: float = 0.05
+    language_only: float = 0.4
+    weight: float = 1.0
+    style: Style = "textured"
+    length: int = 1_000_000
+    episodes: int = 200
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"{self.name}: task must be one of {TASKS}, got {self.task!r}")
+        if self.style not in STYLES:
+            raise ValueError(f"{self.name}: style must be one of {STYLES}, got {self.style!r}")
+        lowest = {"shots": 1, "frames": 4, "frame_range": 1, "length": 1, "episodes": 1, "seed": 0, "weight": 0}
+        for field, low in lowest.items():
+            if getattr(self, field) < low:
+                raise ValueError(f"{self.name}: {field} must be at least {low}, got {getattr(self, field)}")
+        for field in ("absent", "language_only"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{self.name}: {field} must be in [0, 1], got {getattr(self, field)}")
+        checked_side(self.side)
+        self.validation_split = "validation"
+        # Every scene has a second object, so that every episode has a reference to swap in.
+        self.can_swap = True
+
+    def __len__(self) -> int:
+        """Number of training samples."""
+        return self.length
+
+    def _draws(self, split: Split, purpose: int, index: int, attempt: int = 0) -> Draws:
+        """The stream of one purpose of one sample."""
+        return Draws(self.seed, SPLITS.index(split), STYLES.index(self.style), purpose, index, attempt)
+
+    # ---- Training and evaluation samples ----
+
+    def sample(self, index: int, rng: np.random.Generator | None = None, *, language_only: bool = False) -> Sample:
+        """A training sample.
+
+        Args:
+            index: 0 to ``len(self) - 1``.
+            rng: Not used: a sample is a function of the seed and the index alone. Here for `EpisodeDataset`'s sake.
+            language_only: RVOS without the reference frame.
+
+        Raises:
+            ValueError: If the style is the one that is kept out of training, or the index is out of range.
+        """
+        if self.style != "textured":
+            raise ValueError(f"{self.name}: the {self.style} style is for evaluation; train on style='textured'")
+        if not 0 <= index < self.length:
+            raise ValueError(f"{self.name}: index must be in 0-{self.length - 1}, got {index}")
+        return self._draw("train", index, swapped=False, language_only=language_only)
+
+    def episode(self, index: int, *, swapped: bool = False, language_only: bool = False) -> Sample:
+        """A fixed evaluation episode.
+
+        Args:
+            index: 0 to ``episodes - 1``.
+            swapped: Take the reference of another object of the same scene. The target stays: a model that follows
+                its reference must now miss it.
+            language_only: RVOS without the reference frame.
+
+        Raises:
+            ValueError: If the index is out of range.
+        """
+        self._check_episode(index)
+        return self._draw("validation", index, swapped=swapped, language_only=language_only)
+
+    def _check_episode(self, index: int) -> None:
+        if not 0 <= index < self.episodes:
+            raise ValueError(f"{self.name}: index must be in 0-{self.episodes - 1}, got {index}")
+
+    def _draw(self, split: Split, index: int, *, swapped: bool, language_only: bool) -> Sample:
+        """A sample of the task."""
+        if self.task == "ris":
+            return self._referring(split, index, swapped)
+        if self.task == "fss":
+            return self._few_shot(split, index, swapped)
+        return self._video(split, index, swapped, language_only)
+
+    def _title(self, split: Split, index: int) -> str:
+        """The sample's name in messages."""
+        return f"{self.name}: refshapes {split} {index}"
+
+    # ---- Sentences ----
+
+    def scene(self, index: int, split: Split = "train") -> Scene:
+        """The scene of a sample of referring segmentation; also what points, boxes and masks may be asked of."""
+        return self._described(split, index)[0]
+
+    def _described(self, split: Split, index: int) -> tuple[Scene, list[tuple[int, str]]]:
+        """A scene and a sentence for two of its objects, the target first."""
+        for attempt in count():
+            scene = draw_scene(self._draws(split, _SCENE, index, attempt), self.style)
+            draws = self._draws(split, _TARGET, index, attempt)
+            said: list[tuple[int, str]] = []
+            for k in draws.shuffled(range(len(scene.objects))):
+                description = draw_description(draws, scene.objects, k, self.style)
+                if description is not None:
+                    said.append((k, word(description, draws, self.style)))
+                if len(said) == 2:
+                    return scene, said
+        raise AssertionError("unreachable: scenes are drawn until one can be spoken of")
+
+    def _referring(self, split: Split, index: int, swapped: bool) -> Sample:
+        """A picture and a sentence."""
+        scene, said = self._described(split, index)
+        image, ids = render(scene, self.side)
+        return Sample(self._title(split, index), self.task, image, ids == said[0][0] + 1, said[swapped][1])
+
+    def scene_sentences(self, index: int, split: Split = "validation") -> NamedScene:
+        """A scene with up to three sentences an object; those of the episode of this index are among them.
+
+        Args:
+            index: 0 to ``episodes - 1`` in validation.
+            split: Of the stream.
+
+        Raises:
+            ValueError: If the index is out of range.
+        """
+        if split == "validation":
+            self._check_episode(index)
+        scene, said = self._described(split, index)
+        draws = self._draws(split, _SUPPORTS, index)
+        for k in range(len(scene.objects)):
+            for _ in range(2):
+                description = draw_description(draws, scene.objects, k, self.style)
+                if description is not None:
+                    said.append((k, word(description, draws, self.style)))
+        image, ids = render(scene, self.side)
+        return NamedScene(image, ids, tuple(dict.fromkeys((k + 1, text) for k, text in sorted(said))))
+
+    # ---- Annotated examples ----
+
+    def _few_shot(self, split: Split, index: int, swapped: bool) -> Sample:
+        """A query and K supports of its class; swapped, of the class of another object in the query."""
+        shapes = SEEN_SHAPES if split == "train" else UNSEEN_SHAPES
+        draws = self._draws(split, _CLASSES, index)
+        shape = draws.choice(shapes)
+        supports = self._supports(split, index, shape)
+        first = supports[0]
+        lure = first.scene.objects[first.target] if draws.chance(0.6) else None
+        query = draw_class_scene(draws, self.style, shape, shapes, (1, 4), lure)
+        if swapped:
+            other = next(o.shape for k, o in enumerate(query.scene.objects) if k != query.target)
+            supports = self._supports(split, index, other)
+        image, mask = self._annotated(query)
+        references = tuple(AnnotatedImage(*self._annotated(s)) for s in supports)
+        return Sample(f"{self._title(split, index)} {shape}", self.task, image, mask, None, references)
+
+    def _supports(self, split: Split, index: int, shape: str) -> list[ClassScene]:
+        """K scenes with a shape, each with at most two objects of other shapes."""
+        shapes = SEEN_SHAPES if split == "train" else UNSEEN_SHAPES
+        draws = self._draws(split, _SUPPORTS, index)
+        return [draw_class_scene(draws, self.style, shape, shapes, (0, 2)) for _ in range(self.shots)]
+
+    def _annotated(self, drawn: ClassScene) -> tuple[RGB, NDArray[np.bool_]]:
+        """Picture and mask of a scene's target."""
+        image, ids = render(drawn.scene, self.side)
+        return image, ids == drawn.target + 1
+
+    # ---- Clips ----
+
+    def _video(self, split: Split, index: int, swapped: bool, language_only: bool) -> Sample:
+        """Two frames of a clip, the earlier as reference."""
+        for attempt in count():
+            clip = draw_clip(self._draws(split, _CLIP, index, attempt), self.style, self.frames)
+            draws = self._draws(split, _TARGET, index, attempt)
+            absent = split == "train" and draws.chance(self.absent)
+            pairs = self._pairs(clip, absent)
+            if not pairs:
+                continue
+            k, early, late = draws.choice(pairs)
+            others = [o for o, share in enumerate(clip.shares[early]) if o != k and share >= REFERENCE_VISIBLE]
+            if not others and split == "validation":
+                continue
+            pointed = draws.choice(others) if swapped else k
+            removed = k if absent and clip.shares[late][k] > 0 else None
+            image, ids = clip.render(late, self.side, without=removed)
+            references: tuple[AnnotatedImage, ...] = ()
+            if self.task == "vos" or not language_only:
+                before, marked = clip.render(early, self.side)
+                references = (AnnotatedImage(before, marked == pointed + 1),)
+            sentence = None
+            if self.task == "rvos":
+                sentence = word(draw_name(draws, clip, pointed, self.style), draws, self.style)
+            title = f"{self._title(split, index)} frames {early} {late}{' (absent)' if absent else ''}"
+            return Sample(title, self.task, image, ids == k + 1, sentence, references)
+        raise AssertionError("unreachable: clips are drawn until one has a pair of frames")
+
+    def _pairs(self, clip: Clip, absent: bool) -> list[tuple[int, int, int]]:
+        """Object, earlier and later frame within range; the object is seen in the later one, or is to be gone."""
+        pairs = [
+            (k, early, late)
+            for k in range(len(clip.objects))
+            for early in range(clip.frames)
+            if clip.shares[early][k] >= REFERENCE_VISIBLE
+            for late in range(early + 1, min(clip.frames, early + self.frame_range + 1))
+        ]
+        if not absent:
+            return [(k, early, late) for k, early, late in pairs if clip.shares[late][k] >= TARGET_VISIBLE]
+        # Better gone by itself; if nothing leaves this clip, any object may be taken out of the later frame.
+        return [(k, early, late) for k, early, late in pairs if clip.shares[late][k] == 0] or pairs
+
+    def clip(self, index: int, split: Split = "validation") -> NamedClip:
+        """A whole clip with its objects' masks, first frames and sentences.
+
+        Args:
+            index: 0 to ``episodes - 1`` in validation.
+            split: Of the stream.
+
+        Raises:
+            ValueError: If the index is out of range.
+        """
+        if split == "validation":
+            self._check_episode(index)
+        clip = draw_clip(self._draws(split, _CLIP, index), self.style, self.frames)
+        draws = self._draws(split, _SUPPORTS, index)
+        order = sorted(range(len(clip.objects)), key=lambda k: clip.objects[k].first)
+        frames, drawn = clip.film(self.side)
+        numbers = np.zeros(len(order) + 1, np.uint8)
+        numbers[np.array(order) + 1] = np.arange(1, len(order) + 1)
+        sentences = {}
+        for number, k in enumerate(order, start=1):
+            said = [word(draw_name(draws, clip, k, self.style), draws, self.style) for _ in range(2)]
+            sentences[number] = tuple(dict.fromkeys(said))
+        first_frames = {number: clip.objects[k].first for number, k in enumerate(order, start=1)}
+        return NamedClip(frames, numbers[drawn], first_frames, sentences)

@@ -1,0 +1,199 @@
+"""Train the tiny SAM from nothing on RefShapes, by clicks, boxes and masks, as SAM was trained.
+
+    accelerate launch train/pretrain.py sam-tiny --config configs/pretrain_sam_tiny.yaml
+    accelerate launch train/pretrain.py sam-tiny --config configs/pretrain_sam_tiny.yaml --resume
+
+Writes ``<output>/sam_tiny.safetensors`` in half precision: a checkpoint for ``SamRef.from_sam("tiny", ...)``.
+Any setting can be given as key=value after the options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sam_uniref.sam import SamHost, build_sam
+from sam_uniref.state import load_checked, whole_file
+from sam_uniref.train.checkpoints import CheckpointFolder
+from sam_uniref.train.interruption import leave_signals_to_the_run
+from sam_uniref.train.loop import StepPlan, StepResult, run_steps
+from sam_uniref.train.promptable import PromptableTraining, SceneBatch, SceneBatches, click_iou
+from sam_uniref.train.settings import LossSettings, read_settings
+
+logger = logging.getLogger("sam_uniref.train")
+
+
+@dataclass
+class PretrainSettings:
+    """Everything a pretraining run is made of."""
+
+    output: str = field(default="runs/sam_tiny", metadata={"help": "folder of logs, checkpoints and the result"})
+    steps: int = field(default=3000, metadata={"help": "optimiser steps"})
+    batch_size: int = field(default=16, metadata={"help": "scenes a process"})
+    objects: int = field(default=3, metadata={"help": "most objects asked for in a scene"})
+    rounds: int = field(default=2, metadata={"help": "prompts an object gets"})
+    lr: float = field(default=6e-4, metadata={"help": "at its highest"})
+    weight_decay: float = field(default=0.02, metadata={"help": "on everything"})
+    clip: float = field(default=1.0, metadata={"help": "largest norm of the whole gradient"})
+    warmup_steps: int = field(default=100, metadata={"help": "linear from 0"})
+    power: float = field(default=0.9, metadata={"help": "of the polynomial decay to 0"})
+    precision: str = field(default="no", metadata={"help": "no, fp16 or bf16"})
+    seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
+    workers: int = field(default=1, metadata={"help": "loader processes"})
+    log_every: int = field(default=20, metadata={"help": "steps"})
+    save_every: int = field(default=250, metadata={"help": "steps"})
+    keep: int = field(default=2, metadata={"help": "newest checkpoints kept"})
+    validate_every: int = field(default=500, metadata={"help": "steps; 0: only at the end"})
+    tracker: str = field(default="tensorboard", metadata={"help": "any of Accelerate's, or none"})
+    loss: LossSettings = field(default_factory=lambda: LossSettings(bce=5.0, dice=1.0, iou=1.0))
+
+
+class TrainableHost(PromptableTraining):
+    """A SAM under training whose whole state goes into checkpoints."""
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """All of SAM, by SAM's own names."""
+        return self.host.state_dict()
+
+    def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Load what `trained_state_dict` gave."""
+        load_checked(self.host, state_dict, "the checkpoint")
+
+
+def learning_rate(step: int, settings: PretrainSettings) -> float:
+    """Linear warm-up, then polynomial decay to zero."""
+    warmup = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return settings.lr * warmup * (1 - step / settings.steps) ** settings.power
+
+
+def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) -> None:
+    """The run: build, resume, loop, measure, save."""
+    torch.manual_seed(settings.seed)
+    bare = TrainableHost(SamHost(build_sam("tiny")), settings.rounds)
+    optimizer: Any = torch.optim.AdamW(bare.parameters(), settings.lr, weight_decay=settings.weight_decay)
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    folder = CheckpointFolder(Path(settings.output) / "checkpoints", settings.keep)
+    folder.refuse_overwriting(resume)
+    state = folder.restore(bare, optimizer.optimizer) if resume else None
+    first = int(state["step"]) if state else 0
+    transform = bare.host.transform
+    batches = SceneBatches(
+        transform,
+        settings.steps,
+        settings.batch_size,
+        settings.objects,
+        settings.seed,
+        rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    loader = iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(first, settings.steps),
+            num_workers=settings.workers,
+            worker_init_fn=leave_signals_to_the_run,
+        )
+    )
+    validation = SceneBatches(transform, 8, 16, settings.objects, settings.seed, split=1)
+
+    def take_step(step: int) -> StepResult:
+        return StepResult("prompts", step_once(accelerator, model, optimizer, next(loader), settings, step))
+
+    def validate() -> dict[str, float]:
+        bare.eval()
+        values = {"validation/click_iou": click_iou(bare.host, validation)}
+        bare.train()
+        return values
+
+    accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
+    model.train()
+    output = Path(settings.output)
+    plan = StepPlan(output, settings.steps, settings.save_every, settings.log_every, settings.validate_every)
+    done = run_steps(
+        accelerator, plan, first, take_step, lambda step: folder.save(step, bare, optimizer.optimizer, {}), validate
+    )
+    if done < settings.steps:
+        logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
+    elif accelerator.is_main_process:
+        values = validate()
+        save_host(bare.host, output / "sam_tiny.safetensors")
+        (output / "validation.json").write_text(json.dumps(values, indent=2) + "\n")
+        logger.info("%s; the weights are in %s", values, output / "sam_tiny.safetensors")
+    accelerator.end_training()
+
+
+def step_once(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Any,
+    batch: SceneBatch,
+    settings: PretrainSettings,
+    step: int,
+) -> dict[str, float]:
+    """One optimiser step; returns the mean losses over processes.
+
+    Raises:
+        FloatingPointError: If the loss is not finite on any process.
+    """
+    torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
+    losses = model(batch.to(accelerator.device))
+    weights = {"bce": settings.loss.bce, "dice": settings.loss.dice, "iou": settings.loss.iou}
+    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+    values = {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
+    reduced = accelerator.reduce(torch.stack(list(values.values())), reduction="mean")
+    if not bool(torch.isfinite(reduced).all()):
+        raise FloatingPointError(f"the loss is not finite at step {step}")
+    accelerator.backward(total)
+    accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, settings)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return dict(zip(values, reduced.tolist(), strict=True))
+
+
+def save_host(host: SamHost, path: Path) -> None:
+    """Write a SAM in half precision, by SAM's own names."""
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in host.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, {"format": "pt"})
+
+
+def main() -> int:
+    """Run the command; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=["sam-tiny"], help="what to train")
+    parser.add_argument("--config", required=True, help="YAML file of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
+    arguments = parser.parse_intermixed_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        settings = read_settings(PretrainSettings, arguments.config, arguments.overrides)
+        accelerator = Accelerator(
+            cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+            mixed_precision=settings.precision,
+            log_with=None if settings.tracker == "none" else settings.tracker,
+            project_dir=settings.output,
+        )
+        train(settings, accelerator, arguments.resume)
+    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+        logger.error("error: %s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
