@@ -13,8 +13,9 @@ from folders import boxes, make_folder, save_ids, save_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_uniref.data import Augmentation, EpisodeDataset, MixtureSchedule, TrainingBatches, collate, get_reader
+from sam_uniref.data import Augmentation, EpisodeDataset, MixtureSchedule, TrainingBatches, collate
 from sam_uniref.data.folder import read_folder
+from sam_uniref.data.readers import SourceOptions, open_source
 from sam_uniref.data.sentences import mirror_sentence, names_position
 from sam_uniref.transforms import ImageTransform
 
@@ -142,7 +143,7 @@ def test_bad_folders(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="give their file with expressions="):
         read_folder(tmp_path, "ris")
     with pytest.raises(ValueError, match="no reader 'coco_panoptic'"):
-        get_reader("coco_panoptic")
+        open_source("coco_panoptic", "coco", "vos", SourceOptions())
 
 
 @pytest.mark.parametrize(

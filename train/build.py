@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 
 from sam_uniref.config import SamRefConfig, build_dataclass, unknown_key
-from sam_uniref.data import Augmentation, EpisodeDataset, get_reader
+from sam_uniref.data import SampleSource, SourceOptions, open_source
 from sam_uniref.interfaces import ReferenceSegmenter
 from sam_uniref.samref import SamRef
 from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
@@ -60,34 +60,18 @@ def model_config(settings: ModelSettings) -> SamRefConfig:
     return build_dataclass(SamRefConfig, values, "model.options.")
 
 
-def build_dataset(name: str, settings: DataSettings) -> EpisodeDataset:
+def build_dataset(name: str, settings: DataSettings) -> SampleSource:
     """A data set of a run.
 
     Raises:
         FileNotFoundError: If its folder is not there.
         ValueError: If it has nothing for its task, or a setting is out of range.
     """
-    read = get_reader(settings.reader)
-    objects = read(
-        settings.root,
-        settings.task,
-        expressions=settings.expressions,
-        validation=settings.validation,
-    )
-    return EpisodeDataset(
-        name,
-        settings.task,  # type: ignore[arg-type]
-        objects,
-        shots=settings.shots,
-        frame_range=settings.frame_range,
-        augmentation=Augmentation(flip=settings.flip, crop=settings.crop),
-        absent=settings.absent,
-        language_only=settings.language_only,
-        weight=settings.weight,
-    )
+    options = SourceOptions(**{f.name: getattr(settings, f.name) for f in fields(SourceOptions)})
+    return open_source(settings.reader, name, settings.task, options)  # type: ignore[arg-type]
 
 
-def build_datasets(settings: RunSettings) -> list[EpisodeDataset]:
+def build_datasets(settings: RunSettings) -> list[SampleSource]:
     """All data sets of a run; those of weight 0 are left out, and need not be there.
 
     Raises:

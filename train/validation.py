@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
-from sam_uniref.data import EpisodeDataset, ReferenceBatch, Sample, collate
+from sam_uniref.data import ReferenceBatch, Sample, SampleSource, collate
 from sam_uniref.interfaces import ReferenceSegmenter
 
 
@@ -36,7 +36,7 @@ def episode_iou(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[fl
 
 def validate(
     model: ReferenceSegmenter,
-    datasets: Sequence[EpisodeDataset],
+    datasets: Sequence[SampleSource],
     accelerator: Accelerator,
     batch_size: int,
     most: int = 0,
@@ -69,7 +69,7 @@ def validate(
 
 def _mean_iou(
     model: ReferenceSegmenter,
-    dataset: EpisodeDataset,
+    dataset: SampleSource,
     swapped: bool,
     accelerator: Accelerator,
     batch_size: int,

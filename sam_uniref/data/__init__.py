@@ -4,7 +4,7 @@ from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import TASKS, AnnotatedImage, ReferenceBatch, Sample, Task, collate
 from sam_uniref.data.episodes import AnnotatedObject, EpisodeDataset
 from sam_uniref.data.mixture import MixtureSchedule, TrainingBatches
-from sam_uniref.data.readers import READERS, get_reader
+from sam_uniref.data.readers import READERS, SampleSource, SourceOptions, open_source
 
 __all__ = [
     "READERS",
@@ -16,8 +16,10 @@ __all__ = [
     "MixtureSchedule",
     "ReferenceBatch",
     "Sample",
+    "SampleSource",
+    "SourceOptions",
     "Task",
     "TrainingBatches",
     "collate",
-    "get_reader",
+    "open_source",
 ]

@@ -15,7 +15,7 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from sam_uniref.data.batch import ReferenceBatch, collate
-from sam_uniref.data.episodes import EpisodeDataset
+from sam_uniref.data.readers import SampleSource
 from sam_uniref.transforms import ImageTransform
 
 # Streams of chance: what is drawn for one purpose must not move with another.
@@ -68,7 +68,7 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         processes: Number of processes.
     """
 
-    datasets: Sequence[EpisodeDataset]
+    datasets: Sequence[SampleSource]
     transform: ImageTransform
     steps: int
     batch_size: int
