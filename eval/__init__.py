@@ -1,1 +1,1 @@
-"""Metrics, protocols and baselines (the next releases bring them)."""
+"""Metrics of masks and videos, protocols of the tasks, and the script that evaluates a model."""
