@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS, RefShapesProtocol
+from sam_uniref.loading import load_for_use, named_device
 from sam_uniref.predictor import Predictor
-from sam_uniref.samref import SamRef
 from sam_uniref.state import whole_file
 
 Results = dict[Task, dict[str, float]]
@@ -77,22 +77,10 @@ def choose_device(name: str | None, state: PartialState) -> torch.device:
     """
     if name is None:
         return state.device
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from error
+    device = named_device(name)
     if state.num_processes > 1 and device.type != "cpu":
         raise ValueError(f"{state.num_processes} processes have a device each; leave --device {name} out")
     return device
-
-
-def load_model(folder: str, checkpoint: str | None, device: torch.device) -> SamRef:
-    """The model, ready to be asked."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    return SamRef.from_pretrained(folder, checkpoint).to(device).eval()
 
 
 def evaluate(model: Predictor, protocol: RefShapesProtocol[Any], state: PartialState) -> dict[str, float]:
@@ -133,7 +121,7 @@ def results_table(results: Results, title: str) -> Table:
 def run(arguments: argparse.Namespace, state: PartialState) -> None:
     """Load, ask, write, show."""
     check_arguments(arguments)
-    model = load_model(arguments.model, arguments.checkpoint, choose_device(arguments.device, state))
+    model = load_for_use(arguments.model, arguments.checkpoint, choose_device(arguments.device, state))
     tasks: tuple[Task, ...] = TASKS if arguments.task == "all" else (arguments.task,)
     results = {task: evaluate(model, PROTOCOLS[task](arguments.episodes, arguments.style), state) for task in tasks}
     if state.is_main_process:

@@ -233,27 +233,16 @@ def track(
 
 def _load_model(folder: Path, checkpoint: Path | None, device: str | None) -> SamRef:
     """The model, ready to be asked."""
-    from transformers.utils import logging as transformers_logging
+    from sam_uniref.loading import load_for_use
 
-    from sam_uniref.samref import SamRef
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    chosen = _device(device)
-    return SamRef.from_pretrained(folder, checkpoint).to(chosen).eval()
+    return load_for_use(folder, checkpoint, _device(device))
 
 
 def _device(name: str | None) -> torch.device:
     """The named device, which must be there; or the best there is."""
-    import torch
+    from sam_uniref.loading import best_device, named_device
 
-    if name is None:
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(best)
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from error
+    return best_device() if name is None else named_device(name)
 
 
 def _numbers(given: str, count: int, option: str) -> list[float]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sam_uniref.data.refshapes import Draws, draw_scene, render
 from sam_uniref.interfaces import Prompts
-from sam_uniref.losses import bce_loss, dice_loss, mask_iou
+from sam_uniref.losses import mask_iou, mask_losses
 from sam_uniref.sam import SamHost
 from sam_uniref.train.prompts import correction_points, noisy_boxes, random_points
 from sam_uniref.transforms import ImageTransform
@@ -132,7 +132,7 @@ class PromptableTraining(nn.Module):
 
 def _losses(logits: Tensor, scores: Tensor, targets: Tensor, valid: Tensor) -> dict[str, Tensor]:
     """Losses of the single mask, and of the best of the three where they are there."""
-    single = _mask_losses(logits[:, 0], scores[:, 0], targets, valid)
+    single = mask_losses(logits[:, 0], scores[:, 0], targets, valid)
     if logits.shape[1] == 1:
         return single
     with torch.no_grad():
@@ -140,20 +140,9 @@ def _losses(logits: Tensor, scores: Tensor, targets: Tensor, valid: Tensor) -> d
         errors = (logits[:, 1:].sigmoid() - targets[:, None]).abs().mean(dim=(2, 3))
         best = errors.argmin(dim=1)
     rows = torch.arange(len(best), device=best.device)
-    multiple = _mask_losses(logits[rows, best + 1], scores[rows, best + 1], targets, valid)
+    multiple = mask_losses(logits[rows, best + 1], scores[rows, best + 1], targets, valid)
     multiple["iou"] = F.mse_loss(scores[:, 1:].float(), ious)
     return {name: (single[name] + multiple[name]) / 2 for name in single}
-
-
-def _mask_losses(logits: Tensor, scores: Tensor, targets: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """Losses of one mask a row, all at the input's size."""
-    with torch.no_grad():
-        iou = mask_iou(logits > 0, targets, valid)
-    return {
-        "bce": bce_loss(logits, targets, valid),
-        "dice": dice_loss(logits, targets, valid),
-        "iou": F.mse_loss(scores.float(), iou),
-    }
 
 
 def _corrected(prompts: Prompts, logits: Tensor, low_res: Tensor, masks: Tensor) -> Prompts:

@@ -1,0 +1,45 @@
+"""Loading a model for use, as the command line and the evaluation do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sam_uniref.samref import SamRef
+
+
+def best_device() -> torch.device:
+    """CUDA, else MPS, else the CPU."""
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(best)
+
+
+def named_device(name: str) -> torch.device:
+    """A device by name.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from error
+
+
+def load_for_use(folder: str | Path, checkpoint: str | Path | None, device: torch.device) -> SamRef:
+    """A saved model on a device, in evaluation mode, without the loaders' chatter.
+
+    Raises:
+        FileNotFoundError: If the folder or the base checkpoint is not there.
+        ValueError: If a file is broken or does not fit.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    from sam_uniref.samref import SamRef
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    return SamRef.from_pretrained(folder, checkpoint).to(device).eval()
