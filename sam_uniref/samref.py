@@ -87,7 +87,7 @@ class SamRef(Predictor):
         config: SamRefConfig | None = None,
         local_files_only: bool = False,
     ) -> SamRef:
-        """Plug fresh adapters into a SAM. Until they are trained, references change nothing.
+        """Plug fresh adapters into a SAM. They leave its features as they are until they are trained.
 
         Args:
             size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
