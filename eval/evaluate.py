@@ -12,7 +12,6 @@ both are whole or not there. What the metrics mean stands in `sam_uniref.eval.re
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS, RefShapesProtocol
 from sam_uniref.loading import load_for_use, named_device
 from sam_uniref.predictor import Predictor
-from sam_uniref.state import whole_file
+from sam_uniref.state import write_json
 
 Results = dict[Task, dict[str, float]]
 
@@ -103,8 +102,7 @@ def evaluate(model: Predictor, protocol: RefShapesProtocol[Any], state: PartialS
 def write_results(out: Path, results: Results, settings: Mapping[str, Any]) -> None:
     """``results.json`` and ``settings.json``, each whole or not there."""
     for name, content in (("settings", settings), ("results", results)):
-        with whole_file(out / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(out / f"{name}.json", content)
 
 
 def results_table(results: Results, title: str) -> Table:

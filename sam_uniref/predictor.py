@@ -56,8 +56,14 @@ class Predictor(ReferenceSegmenter):
         """
         if text is None and not examples:
             raise ValueError("a reference needs a sentence (text=), annotated images (examples=), or both")
-        encoded_text = None if text is None else self.encode_text([text])
-        return Reference(encoded_text, self._encode_examples(examples) if examples else None, self.fingerprint())
+        return Reference(*self._encode_kinds(text, examples), self.fingerprint())
+
+    def _encode_kinds(
+        self, text: str | None, examples: Sequence[MaskReference] | None
+    ) -> tuple[ReferenceFeatures | None, ReferenceFeatures | None]:
+        """A sentence's and annotated images' features, one row each; None for what is not given."""
+        encoded = None if text is None else self.encode_text([text])
+        return encoded, self._encode_examples(examples) if examples else None
 
     def fingerprint(self) -> str:
         """A short hash that tells whether a saved reference was made by this model."""
@@ -111,9 +117,11 @@ class Predictor(ReferenceSegmenter):
         """
         if reference is not None and (text is not None or examples):
             raise ValueError("give reference=, or text= and examples=, not both")
-        if text is not None or examples:
-            reference = self.encode_reference(text=text, examples=examples)
-        elif reference is not None and reference.fingerprint != self.fingerprint():
+        if reference is None:
+            kinds = [kind for kind in self._encode_kinds(text, examples) if kind is not None]
+        elif reference.fingerprint == self.fingerprint():
+            kinds = [kind.to(self.device) for kind in reference.kinds()]
+        else:
             raise ValueError(
                 f"the reference was encoded by another model ({reference.fingerprint}, this one is "
                 f"{self.fingerprint()}); encode it again"
@@ -121,12 +129,11 @@ class Predictor(ReferenceSegmenter):
         if isinstance(image, ImageFeatures):
             features = image
         else:
-            with self.without_lora() if reference is None else nullcontext():
+            with nullcontext() if kinds else self.without_lora():
                 features = self.encode_image(image)
         if len(features) != 1:
             raise ValueError(f"segment takes one image, got {len(features)}; use predict for several")
         prompts = self._prompts(features, points, labels, box, mask_logits)
-        kinds = [] if reference is None else [kind.to(self.device) for kind in reference.kinds()]
         prediction = self.predict(features, kinds, prompts, multimask=multimask, decoder=decoder)
         best = int(prediction.scores[0].argmax())
         low_res = prediction.logits.float()

@@ -224,6 +224,14 @@ def test_validation_of_a_large_set_looks_at_some_of_it_spread_evenly() -> None:
     assert len(set(chosen_episodes(321_000, 1000))) == 1000
 
 
+def test_a_stage_does_not_mind_tasks_that_are_left_out(folder: Path, tmp_path: Path) -> None:
+    data = {"vos": {"root": str(folder), "task": "vos"}, "fss": {"root": str(folder), "task": "fss"}}
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", stage="image", data=data)
+    with pytest.raises(ValueError, match=r"data\.vos\.task must be one of"):
+        load_settings(config)
+    assert load_settings(config, ["data.vos.weight=0"]).stage == "image"
+
+
 def test_missing_configuration(tmp_path: Path) -> None:
     done = finetune(tmp_path / "none.yaml")
     assert done.returncode != 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from sam_uniref.config import SamRefConfig, build_dataclass, unknown_key
-from sam_uniref.data import SampleSource, SourceOptions, open_source
+from sam_uniref.data import SampleSource, open_source
 from sam_uniref.interfaces import ReferenceSegmenter
 from sam_uniref.samref import SamRef
 from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
@@ -67,8 +67,7 @@ def build_dataset(name: str, settings: DataSettings) -> SampleSource:
         FileNotFoundError: If its folder is not there.
         ValueError: If it has nothing for its task, or a setting is out of range.
     """
-    options = SourceOptions(**{f.name: getattr(settings, f.name) for f in fields(SourceOptions)})
-    return open_source(settings.reader, name, settings.task, options)  # type: ignore[arg-type]
+    return open_source(settings.reader, name, settings.task, settings)  # type: ignore[arg-type]
 
 
 def build_datasets(settings: RunSettings) -> list[SampleSource]:

@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader
 
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.samref import SamRef
+from sam_uniref.state import write_json
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, learning_rate_factor
 from sam_uniref.train.checkpoints import CheckpointFolder
 from sam_uniref.train.interruption import leave_signals_to_the_run
@@ -204,7 +205,7 @@ def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, result
         output = Path(settings.output)
         bare.save_pretrained(output / "model")
         if results:
-            (output / "validation.json").write_text(json.dumps(results, indent=2) + "\n")
+            write_json(output / "validation.json", results)
         for name, value in results.items():
             logger.info("%s %.4f", name, value)
         logger.info("the model is in %s", output / "model")

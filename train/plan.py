@@ -45,9 +45,10 @@ def plan(settings: RunSettings, processes: int) -> Group:
     """Tables of the run: batches, data sets, learning rates, parameters."""
     run = Table(title=f"stage {settings.stage} on {processes} process(es)", show_header=False)
     batch = processes * settings.batch_size * settings.accumulate
+    trained = "trained" if settings.train_text_encoder else "frozen"
     rows = {
         "SAM": f"{settings.model.size}, {settings.model.checkpoint or settings.model.start_from or 'random weights'}",
-        "text encoder": f"{settings.model.text_encoder}, {'trained' if settings.train_text_encoder else 'frozen'}",
+        "text encoder": f"{settings.model.text_encoder}, {trained}" if settings.model.text_encoder else "none",
         "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
         "learning rates": f"{settings.optimiser.lr:g}, text encoder {settings.optimiser.text_lr:g}",

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sam_uniref.sam import SamHost, build_sam
-from sam_uniref.state import load_checked, whole_file
+from sam_uniref.state import load_checked, whole_file, write_json
 from sam_uniref.train.checkpoints import CheckpointFolder
 from sam_uniref.train.interruption import leave_signals_to_the_run
 from sam_uniref.train.loop import StepPlan, StepResult, run_steps
@@ -129,7 +129,7 @@ def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) ->
     elif accelerator.is_main_process:
         values = validate()
         save_host(bare.host, output / "sam_tiny.safetensors")
-        (output / "validation.json").write_text(json.dumps(values, indent=2) + "\n")
+        write_json(output / "validation.json", values)
         logger.info("%s; the weights are in %s", values, output / "sam_tiny.safetensors")
     accelerator.end_training()
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sam_uniref.config import unknown_key
+from sam_uniref.data import SourceOptions
 from sam_uniref.state import whole_file
 
 T = TypeVar("T")
@@ -36,21 +37,11 @@ class ModelSettings:
 
 
 @dataclass
-class DataSettings:
+class DataSettings(SourceOptions):
     """One data set for one task."""
 
-    root: str = field(default="", metadata={"help": "the data set's folder"})
     task: str = field(default="fss", metadata={"help": "ris, fss, vos or rvos"})
     reader: str = field(default="folder", metadata={"help": "which layout the folder has"})
-    weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'; 0: left out"})
-    expressions: str | None = field(default=None, metadata={"help": "file of sentences; root/expressions.jsonl"})
-    validation: Any = field(default=0.0, metadata={"help": "share of pictures and clips, or names, to hold out"})
-    shots: int = field(default=1, metadata={"help": "support images (fss)"})
-    frame_range: int = field(default=10, metadata={"help": "farthest apart that a pair of frames may be"})
-    flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
-    crop: float = field(default=0.5, metadata={"help": "probability of a crop"})
-    absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
-    language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
 
 
 @dataclass
@@ -112,7 +103,7 @@ class RunSettings:
         if self.stage not in STAGE_TASKS:
             raise ValueError(f"stage must be one of {sorted(STAGE_TASKS)}, got {self.stage!r}")
         for name, dataset in self.data.items():
-            if dataset.task not in STAGE_TASKS[self.stage]:
+            if dataset.weight and dataset.task not in STAGE_TASKS[self.stage]:
                 allowed = STAGE_TASKS[self.stage]
                 raise ValueError(
                     f"data.{name}.task must be one of {allowed} in stage {self.stage}, got {dataset.task!r}"

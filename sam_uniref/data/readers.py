@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,33 +41,20 @@ class SampleSource(Protocol):
         """A fixed evaluation episode."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceOptions:
-    """What a run may ask of a data set; a reader takes what means something to it.
+    """What a run may ask of a data set; a reader takes what means something to it."""
 
-    Attributes:
-        root: The data set's folder.
-        expressions: File of sentences.
-        validation: Share of pictures and clips to hold out, or their names.
-        shots: Support images of an FSS episode.
-        frame_range: Farthest apart that a VOS pair's frames may be.
-        flip: Probability of a horizontal flip.
-        crop: Probability of a crop.
-        absent: Share of samples whose reference points at nothing.
-        language_only: In RVOS, share of steps that see the sentence alone.
-        weight: Share of the steps, against those of other data sets.
-    """
-
-    root: str | Path = ""
-    expressions: str | Path | None = None
-    validation: Any = 0.0
-    shots: int = 1
-    frame_range: int = 10
-    flip: float = 0.5
-    crop: float = 0.5
-    absent: float = 0.0
-    language_only: float = 0.4
-    weight: float = 1.0
+    root: str = field(default="", metadata={"help": "the data set's folder"})
+    expressions: str | None = field(default=None, metadata={"help": "file of sentences; root/expressions.jsonl"})
+    validation: Any = field(default=0.0, metadata={"help": "share of pictures and clips, or names, to hold out"})
+    shots: int = field(default=1, metadata={"help": "support images (fss)"})
+    frame_range: int = field(default=10, metadata={"help": "farthest apart that a pair of frames may be"})
+    flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
+    crop: float = field(default=0.5, metadata={"help": "probability of a crop"})
+    absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
+    language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
+    weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'; 0: left out"})
 
 
 def folder_source(name: str, task: Task, options: SourceOptions) -> SampleSource:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from untrained import UntrainedModel
 
 from sam_uniref.adapters import ReferenceFeatures
 from sam_uniref.data.refshapes import RefShapesDataset, Style
 from sam_uniref.eval.refshapes_protocol import SHOTS
-from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
-from sam_uniref.predictor import Predictor
+from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
 from sam_uniref.transforms import ImageTransform, Size
 
 SIDE = 128
@@ -34,7 +34,7 @@ class Asked:
 Script = Callable[[Asked], Mask]
 
 
-class KnowingModel(Predictor):
+class KnowingModel(UntrainedModel):
     """Answers as its script says. RefShapes' side in, one cell a pixel, so that masks go through unchanged."""
 
     transform = ImageTransform(SIDE, (0.0,) * 3, (1.0,) * 3)
@@ -102,20 +102,6 @@ class KnowingModel(Predictor):
                 else:
                     asked.examples.append(known)
         return asked
-
-    def losses(
-        self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
-    ) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def parts(self) -> list[TrainablePart]:
-        return [TrainablePart("anchor", self.anchor)]  # type: ignore[arg-type]
-
-    def trained_state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        raise NotImplementedError
 
 
 def _picture(pixels: Tensor) -> Picture:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from untrained import UntrainedModel
 
 from sam_uniref.adapters import ReferenceFeatures
-from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
-from sam_uniref.predictor import Predictor
+from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
 from sam_uniref.transforms import ImageTransform, Size
 
 SIDE = 16
@@ -37,7 +37,7 @@ def blank(frame: int = 0) -> NDArray[np.uint8]:
     return np.full((SIDE, SIDE, 3), frame, np.uint8)
 
 
-class ScriptedModel(Predictor):
+class ScriptedModel(UntrainedModel):
     """Answers as its script says, and writes down what it was asked.
 
     An object is known by its sentence, or else by the number of pixels of its first annotated image. ``SIDE`` pixels
@@ -121,20 +121,6 @@ class ScriptedModel(Predictor):
         logits = torch.stack([torch.as_tensor(logit).expand(SIDE, SIDE) for logit, _ in answers])[:, None].float()
         scores = torch.tensor([[score] for _, score in answers])
         return MaskPrediction(logits, scores, references[0].image_index)
-
-    def losses(
-        self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
-    ) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def parts(self) -> list[TrainablePart]:
-        return [TrainablePart("anchor", self.anchor)]  # type: ignore[arg-type]
-
-    def trained_state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        raise NotImplementedError
 
 
 def in_its_region(frame: int, identity: str) -> tuple[Tensor, float]:

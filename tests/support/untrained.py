@@ -1,0 +1,32 @@
+"""The parts of a model that no script answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sam_uniref.adapters.references import ReferenceFeatures
+from sam_uniref.interfaces import ImageFeatures, Targets, TrainablePart
+from sam_uniref.predictor import Predictor
+
+
+class UntrainedModel(Predictor):
+    """A Predictor that can be asked and not trained; subclasses encode and predict."""
+
+    anchor: torch.nn.Parameter
+
+    def losses(
+        self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
+    ) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def parts(self) -> list[TrainablePart]:
+        return [TrainablePart("anchor", self.anchor)]  # type: ignore[arg-type]
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        raise NotImplementedError
