@@ -15,7 +15,7 @@ from sam_uniref import SamRef
 from sam_uniref.adapters import TextEncoder
 from sam_uniref.sam import SamHost, build_sam
 from sam_uniref.train.pretrain import PretrainSettings, TrainableHost, learning_rate
-from sam_uniref.train.promptable import SceneBatches
+from sam_uniref.train.promptable import Attributes, SceneBatches, Surroundings
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +51,64 @@ def test_a_run_gives_a_checkpoint_and_resumes_exactly(tmp_path: Path) -> None:
     for name, tensor in load_file(newest / "trained.safetensors").items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}")
     assert pretrain(tmp_path / "whole").returncode == 2
+
+
+def test_two_processes_share_the_steps(tmp_path: Path) -> None:
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    config = str(ROOT / "configs" / "pretrain_sam_tiny.yaml")
+    settings = [f"output={tmp_path}", "steps=3", "batch_size=1", "workers=0", "tracker=none"]
+    done = run(*launch, "train/pretrain.py", "sam-tiny", "--config", config, *settings)
+    assert done.returncode == 0, done.stderr
+    assert [step for step, _, _ in losses(tmp_path / "log.jsonl")] == [1, 2, 3]
+
+
+def test_a_run_goes_on_from_another_ones_weights(tmp_path: Path) -> None:
+    assert pretrain(tmp_path / "first").returncode == 0
+    start = tmp_path / "first" / "sam_tiny.safetensors"
+    assert pretrain(tmp_path / "second", f"start_from={start}", "lr=0").returncode == 0
+    before, after = (load_file(tmp_path / name / "sam_tiny.safetensors") for name in ("first", "second"))
+    assert all(after[name].equal(tensor) for name, tensor in before.items())
+    missing = pretrain(tmp_path / "third", f"start_from={tmp_path / 'none.safetensors'}")
+    assert missing.returncode == 2
+    assert "no checkpoint" in missing.stderr
+
+
+def test_surroundings_are_read_around_their_cell() -> None:
+    """A bright square is in the targets of the cells whose surroundings it lies in, and of no other."""
+    torch.manual_seed(0)
+    surroundings = Surroundings(channels=4, stride=8, reach=5)
+    torch.nn.init.zeros_(surroundings.read.weight)
+    torch.nn.init.zeros_(surroundings.read.bias)
+    features = torch.zeros(1, 4, 16, 16)
+    for row, column in ((0, 0), (7, 9), (15, 3)):
+        pixels = torch.zeros(1, 3, 128, 128)
+        pixels[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 1
+        near = sum(abs(row - r) <= 2 and abs(column - c) <= 2 for r in range(16) for c in range(16))
+        # Nothing is predicted, so the mean squared error counts the bright values: 4 a cell of 100, in `near` cells.
+        assert surroundings(features, pixels).item() == pytest.approx(near * 4 / (256 * 100))
+    surroundings.read.bias.data.fill_(1)
+    assert surroundings(features, torch.ones(1, 3, 128, 128)).item() > 0  # beyond the picture it is grey
+
+
+def test_attributes_are_those_of_what_each_cell_shows() -> None:
+    batch = SceneBatches(SamHost(build_sam("tiny")).transform, steps=1, batch_size=6)[0]
+    assert torch.equal(batch.attributes[:, 0] >= 0, batch.attributes[:, 2] >= 0)
+    for mask, image in zip(batch.masks, batch.image_index, strict=True):
+        assert len(batch.attributes[image][:, mask].unique(dim=1).T) == 1
+        assert (batch.attributes[image][:, mask] >= 0).all()
+    # Features that hold the answers themselves are read without error, once each is read for what it is.
+    attributes = Attributes(channels=3 * 12)
+    cells = batch.attributes[:, :, 4::8, 4::8]
+    features = torch.cat([torch.nn.functional.one_hot(cells[:, k].clamp(min=0), 12) for k in range(3)], dim=-1)
+    with torch.no_grad():
+        attributes.read.bias.zero_()
+        attributes.read.weight.zero_()
+        for k, first in enumerate((0, 12, 20)):
+            for value in range(attributes.sizes[k]):
+                attributes.read.weight[first + value, 12 * k + value] = 50
+    loss = attributes(features.permute(0, 3, 1, 2).float(), batch.attributes)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert attributes(features.permute(0, 3, 2, 1).float(), batch.attributes).item() > 5  # rows are not columns
 
 
 def test_unknown_setting(tmp_path: Path) -> None:

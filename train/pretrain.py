@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sam_uniref.sam import SamHost, build_sam
+from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
 from sam_uniref.state import load_checked, whole_file, write_json
 from sam_uniref.train.checkpoints import CheckpointFolder
 from sam_uniref.train.interruption import leave_signals_to_the_run
@@ -39,6 +39,9 @@ class PretrainSettings:
     """Everything a pretraining run is made of."""
 
     output: str = field(default="runs/sam_tiny", metadata={"help": "folder of logs, checkpoints and the result"})
+    start_from: str | None = field(
+        default=None, metadata={"help": "an earlier run's sam_tiny.safetensors; else random"}
+    )
     steps: int = field(default=3000, metadata={"help": "optimiser steps"})
     batch_size: int = field(default=16, metadata={"help": "scenes a process"})
     objects: int = field(default=3, metadata={"help": "most objects asked for in a scene"})
@@ -57,18 +60,22 @@ class PretrainSettings:
     validate_every: int = field(default=500, metadata={"help": "steps; 0: only at the end"})
     tracker: str = field(default="tensorboard", metadata={"help": "any of Accelerate's, or none"})
     loss: LossSettings = field(default_factory=lambda: LossSettings(bce=5.0, dice=1.0, iou=1.0))
+    surroundings: float = field(
+        default=0.5, metadata={"help": "weight of reading the picture around from the features"}
+    )
+    attributes: float = field(default=0.5, metadata={"help": "weight of reading shape, colour and texture from them"})
 
 
 class TrainableHost(PromptableTraining):
     """A SAM under training whose whole state goes into checkpoints."""
 
     def trained_state_dict(self) -> dict[str, Tensor]:
-        """All of SAM, by SAM's own names."""
-        return self.host.state_dict()
+        """All of SAM, and what reads its features."""
+        return self.state_dict()
 
     def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Load what `trained_state_dict` gave."""
-        load_checked(self.host, state_dict, "the checkpoint")
+        load_checked(self, state_dict, "the checkpoint")
 
 
 def learning_rate(step: int, settings: PretrainSettings) -> float:
@@ -80,7 +87,10 @@ def learning_rate(step: int, settings: PretrainSettings) -> float:
 def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) -> None:
     """The run: build, resume, loop, measure, save."""
     torch.manual_seed(settings.seed)
-    bare = TrainableHost(SamHost(build_sam("tiny")), settings.rounds)
+    sam = build_sam("tiny")
+    if settings.start_from is not None:
+        load_sam_checkpoint(sam, settings.start_from, "tiny")
+    bare = TrainableHost(SamHost(sam), settings.rounds)
     optimizer: Any = torch.optim.AdamW(bare.parameters(), settings.lr, weight_decay=settings.weight_decay)
     model, optimizer = accelerator.prepare(bare, optimizer)
     folder = CheckpointFolder(Path(settings.output) / "checkpoints", settings.keep)
@@ -149,7 +159,7 @@ def step_once(
     """
     torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
     losses = model(batch.to(accelerator.device))
-    weights = {"bce": settings.loss.bce, "dice": settings.loss.dice, "iou": settings.loss.iou}
+    weights = {**vars(settings.loss), "surroundings": settings.surroundings, "attributes": settings.attributes}
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     values = {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
     reduced = accelerator.reduce(torch.stack(list(values.values())), reduction="mean")
@@ -187,6 +197,8 @@ def main() -> int:
             mixed_precision=settings.precision,
             log_with=None if settings.tracker == "none" else settings.tracker,
             project_dir=settings.output,
+            # A click leaves the embeddings of boxes without gradients, and a box those of clicks.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         train(settings, accelerator, arguments.resume)
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:

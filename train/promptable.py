@@ -13,7 +13,7 @@ import torch.utils.data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_uniref.data.refshapes import Draws, draw_scene, render
+from sam_uniref.data.refshapes import COLOURS, SEEN_SHAPES, TEXTURES, Draws, Scene, draw_scene, render
 from sam_uniref.interfaces import Prompts
 from sam_uniref.losses import mask_iou, mask_losses
 from sam_uniref.sam import SamHost
@@ -32,15 +32,19 @@ class SceneBatch:
         pixels: ``(B, 3, S, S)``, normalised.
         masks: ``(N, S, S)`` bool.
         image_index: ``(N,)`` int64, which image each object is in.
+        attributes: ``(B, 3, S, S)`` int64, numbers of the shape, colour and texture seen at each pixel; -1 where there
+            is no object.
     """
 
     pixels: Tensor
     masks: Tensor
     image_index: Tensor
+    attributes: Tensor
 
     def to(self, device: torch.device) -> SceneBatch:
         """All tensors on ``device``."""
-        return SceneBatch(self.pixels.to(device), self.masks.to(device), self.image_index.to(device))
+        tensors = (self.pixels, self.masks, self.image_index, self.attributes)
+        return SceneBatch(*(tensor.to(device) for tensor in tensors))
 
 
 @dataclass
@@ -73,21 +77,88 @@ class SceneBatches(torch.utils.data.Dataset[SceneBatch]):
 
     def __getitem__(self, step: int) -> SceneBatch:
         """This process's scenes of a step."""
-        pixels, masks, index = [], [], []
+        pixels, masks, index, attributes = [], [], [], []
         for place in range(self.batch_size):
             number = (step * self.processes + self.rank) * self.batch_size + place
             draws = Draws(self.seed, self.split, _SCENES, number)
-            image, ids = render(draw_scene(draws), self.transform.size)
+            scene = draw_scene(draws)
+            image, ids = render(scene, self.transform.size)
+            attributes.append(_attributes(scene)[torch.from_numpy(ids).long()].permute(2, 0, 1))
             pixels.append(self.transform.image(image)[0])
             seen = [int(i) for i in np.unique(ids) if i > 0]
             for object_id in draws.shuffled(seen)[: self.objects]:
                 masks.append(torch.from_numpy(ids == object_id))
                 index.append(place)
-        return SceneBatch(torch.stack(pixels), torch.stack(masks), torch.tensor(index))
+        return SceneBatch(torch.stack(pixels), torch.stack(masks), torch.tensor(index), torch.stack(attributes))
+
+
+def _attributes(scene: Scene) -> Tensor:
+    """``(1 + objects, 3)``: the numbers of each object's shape, colour and texture; -1 for the background."""
+    rows = [
+        (list(SEEN_SHAPES).index(o.shape), list(COLOURS).index(o.colour), list(TEXTURES).index(o.texture))
+        for o in scene.objects
+    ]
+    return torch.tensor([(-1, -1, -1), *rows])
+
+
+class Surroundings(nn.Module):
+    """Reads what is around each cell of the image features from them, linearly.
+
+    SAM's encoder started from a masked autoencoder (He et al. 2022), whose features know what things look like. A tiny
+    one that learns from prompts alone forgets colours and shapes, which clicks don't need and references do.
+
+    Args:
+        channels: Width C of the image features.
+        stride: Pixels a cell.
+        reach: Side of what is read, in cells.
+    """
+
+    def __init__(self, channels: int, stride: int, reach: int = 5) -> None:
+        super().__init__()
+        self.step = stride // 2  # a cell is read as 2 x 2 values
+        self.side = 2 * reach
+        self.read = nn.Linear(channels, 3 * self.side**2)
+
+    def forward(self, features: Tensor, pixels: Tensor) -> Tensor:
+        """Mean squared error, for features ``(B, C, h, w)`` of the normalised ``(B, 3, S, S)``."""
+        small = F.avg_pool2d(pixels, self.step)
+        # Beyond the picture lies SAM's mean colour, with which it pads.
+        around = F.unfold(small, self.side, padding=self.side // 2 - 1, stride=2)
+        return F.mse_loss(self.read(features.flatten(2).transpose(1, 2)).float(), around.transpose(1, 2))
+
+
+class Attributes(nn.Module):
+    """Reads the shape, colour and texture of the object at each cell from the image features, linearly.
+
+    What 11 million photographs do for SAM: prompts alone leave a tiny encoder without a notion of what a thing is, and
+    a reference can only point at what the frozen features tell apart.
+
+    Args:
+        channels: Width C of the image features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.sizes = (len(SEEN_SHAPES), len(COLOURS), len(TEXTURES))
+        self.read = nn.Linear(channels, sum(self.sizes))
+
+    def forward(self, features: Tensor, attributes: Tensor) -> Tensor:
+        """Mean cross-entropy over cells that show an object.
+
+        Args:
+            features: ``(B, C, h, w)``.
+            attributes: ``(B, 3, S, S)``, as in `SceneBatch`.
+        """
+        stride = attributes.shape[-1] // features.shape[-1]
+        targets = attributes[:, :, stride // 2 :: stride, stride // 2 :: stride]
+        logits = self.read(features.permute(0, 2, 3, 1)).float().split(self.sizes, dim=-1)
+        shown = targets[:, 0] >= 0
+        losses = [F.cross_entropy(logits[k][shown], targets[:, k][shown]) for k in range(len(self.sizes))]
+        return torch.stack(losses).mean()
 
 
 class PromptableTraining(nn.Module):
-    """A SAM with the losses of its own training.
+    """A SAM with the losses of its own training, and two for what its features know of the picture.
 
     Args:
         host: The SAM; all of it is trained.
@@ -97,10 +168,12 @@ class PromptableTraining(nn.Module):
     def __init__(self, host: SamHost, rounds: int = 3) -> None:
         super().__init__()
         self.host = host.requires_grad_(True)
+        self.surroundings = Surroundings(host.channels, host.strides[0])
+        self.attributes = Attributes(host.channels)
         self.rounds = rounds
 
     def forward(self, batch: SceneBatch) -> dict[str, Tensor]:
-        """Mean losses over rounds and objects: ``bce``, ``dice`` and ``iou``, as in finetuning."""
+        """Mean losses over rounds and objects, ``bce``, ``dice`` and ``iou`` as in finetuning; and of the features."""
         (features,), _ = self.host.encode(batch.pixels)
         rows = features[batch.image_index]
         valid = torch.ones_like(batch.masks)
@@ -114,6 +187,8 @@ class PromptableTraining(nn.Module):
             for name, loss in _losses(logits, scores, targets, valid).items():
                 totals[name] = totals.get(name, torch.zeros(())) + loss / self.rounds
             prompts = _corrected(prompts, logits[:, 0].detach(), low_res[:, :1].detach(), batch.masks)
+        totals["surroundings"] = self.surroundings(features, batch.pixels)
+        totals["attributes"] = self.attributes(features, batch.attributes)
         return totals
 
     def _first_prompts(self, batch: SceneBatch) -> Prompts:
