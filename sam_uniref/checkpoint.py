@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sam_uniref import packaged
 from sam_uniref.config import SamRefConfig
 from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
 
@@ -69,9 +70,9 @@ def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) ->
     """Load a folder that `save_pretrained` wrote.
 
     Args:
-        folder: That folder.
+        folder: That folder; or ``"tiny"``, the packaged model.
         checkpoint: The base SAM's file. By default it is looked for by its name in the folder, beside it, in
-            the working folder and in ``$SAM_UNIREF_CHECKPOINTS``; its SHA-256 must be the recorded one.
+            the working folder, in ``$SAM_UNIREF_CHECKPOINTS`` and in the package; its SHA-256 must be the recorded one.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
@@ -81,7 +82,7 @@ def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) ->
     from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
     from sam_uniref.samref import SamRef
 
-    folder = Path(folder)
+    folder = packaged.model_folder(folder)
     config = _read_config(folder)
     sam = build_sam(config.sam.size)
     if config.sam.checkpoint is None:
@@ -93,7 +94,7 @@ def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) ->
     if config.text_encoder.name is not None:
         trained = config.text_encoder.trained
         text = TextEncoder.from_name(
-            folder / TEXT_FOLDER if trained else config.text_encoder.name,
+            folder / TEXT_FOLDER if trained else packaged.text_encoder(config.text_encoder.name),
             host.channels,
             max_length=config.text_encoder.max_length,
             dropout=config.text_encoder.dropout,
@@ -127,7 +128,8 @@ def _find_base(folder: Path, config: SamRefConfig, given: str | Path | None) -> 
     places = [folder, folder.parent, Path.cwd()]
     if os.environ.get(CHECKPOINT_FOLDER_VARIABLE):
         places.append(Path(os.environ[CHECKPOINT_FOLDER_VARIABLE]))
-    candidates = [Path(given)] if given is not None else [place / name for place in places]
+    places += packaged.base_folders()
+    candidates = [packaged.base_checkpoint(given)] if given is not None else [place / name for place in places]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         where = f"; it is published at {_KNOWN_URLS[name]}" if name in _KNOWN_URLS else ""

@@ -238,21 +238,19 @@ class ReferenceSegmenter(nn.Module, ABC):
 
         Args:
             batch: B samples.
-            features: The B query images, then the reference images in the batch's order.
+            features: The batch's pictures.
         """
-        rows = torch.arange(len(batch), device=self.device)
         references = []
         if batch.sentences is not None:
-            references.append(self.encode_text(batch.sentences))
-        annotated = []
-        for k, masks in enumerate(batch.reference_masks):
-            annotated.append(self.encode_mask(features, masks, rows + (k + 1) * len(batch)).about(rows))
-        if annotated:
-            references.append(concat(annotated))
+            references.append(self.encode_text(batch.sentences).about(batch.query_index))
+        if len(batch.reference_masks):
+            masks, index = batch.reference_masks.flatten(0, 1), batch.reference_index.flatten()
+            annotated = self.encode_mask(features, masks, index)
+            shots = torch.arange(len(index), device=index.device).view_as(batch.reference_index)
+            references.append(concat([annotated.select(rows) for rows in shots]).about(batch.query_index))
         return references
 
     def forward(self, batch: ReferenceBatch) -> dict[str, Tensor]:
-        """Losses of a training batch. Query and reference images go through the encoder in one call."""
-        features = self.encode_pixels(*batch.all_images())
-        references = self.references_of(batch, features)
-        return self.losses(features.select(slice(0, len(batch))), references, Targets(batch.masks))
+        """Losses of a training batch. Its pictures go through the encoder once each, in one call."""
+        features = self.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+        return self.losses(features, self.references_of(batch, features), Targets(batch.masks))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam_uniref import packaged
 from sam_uniref.adapters import (
     MaskEncoder,
     ReferenceFeatures,
@@ -70,6 +71,7 @@ class SamRef(Predictor):
             head_width=fusion.head_width,
             dropout=fusion.dropout,
             zero_init=fusion.zero_init,
+            order=fusion.order,
         )
         self._freeze_unused()
         self._add_lora()
@@ -91,9 +93,10 @@ class SamRef(Predictor):
 
         Args:
             size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
-            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``). Without one the weights
-                are random, with a warning.
-            text_encoder: Hub id or folder of a Hugging Face text encoder; None for a model without sentences.
+            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``), or ``"tiny"`` for the packaged
+                one. Without one the weights are random, with a warning.
+            text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
+                a model without sentences.
             config: Widths and options; ``SamRefConfig.for_size(size)`` by default. ``size``, ``checkpoint`` and
                 ``text_encoder`` are written into it.
             local_files_only: Never ask the hub for the text encoder.
@@ -109,13 +112,14 @@ class SamRef(Predictor):
         if checkpoint is None:
             logger.warning("SAM %s has random weights: no checkpoint was given", size)
         else:
-            load_sam_checkpoint(sam, checkpoint, size)
-            config.sam.checkpoint, config.sam.sha256 = Path(checkpoint).name, file_sha256(checkpoint)
+            file = packaged.base_checkpoint(checkpoint)
+            load_sam_checkpoint(sam, file, size)
+            config.sam.checkpoint, config.sam.sha256 = file.name, file_sha256(file)
         host = SamHost(sam)
         text = None
         if text_encoder is not None:
             text = TextEncoder.from_name(
-                text_encoder,
+                packaged.text_encoder(text_encoder),
                 host.channels,
                 max_length=config.text_encoder.max_length,
                 dropout=config.text_encoder.dropout,
@@ -125,7 +129,10 @@ class SamRef(Predictor):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, checkpoint: str | Path | None = None) -> SamRef:
-        """Load what `save_pretrained` wrote. See `sam_uniref.checkpoint.load_pretrained`."""
+        """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
+
+        See `sam_uniref.checkpoint.load_pretrained`.
+        """
         from sam_uniref.checkpoint import load_pretrained
 
         return load_pretrained(folder, checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from folders import boxes, make_folder, save_ids, save_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_uniref.data import Augmentation, EpisodeDataset, MixtureSchedule, TrainingBatches, collate
+from sam_uniref.data import Augmentation, EpisodeDataset, MixtureSchedule, ReferenceBatch, TrainingBatches, collate
 from sam_uniref.data.folder import read_folder
 from sam_uniref.data.readers import SourceOptions, open_source
 from sam_uniref.data.sentences import mirror_sentence, names_position
@@ -401,14 +402,30 @@ def test_collate_refuses_a_mixed_batch(folder: Path) -> None:
 
 def test_batch_tensors(folder: Path) -> None:
     data = dataset(folder, "rvos")
-    batch = collate([data.sample(i, np.random.default_rng(i)) for i in range(2)], TRANSFORM)
-    assert batch.pixels.shape == batch.reference_pixels[0].shape == (2, 3, 64, 64)
+    samples = [data.sample(i, np.random.default_rng(i)) for i in range(2)]
+    batch = collate(samples, TRANSFORM)
+    pictures = {p.tobytes() for s in samples for p in (s.image, s.references[0].image)}
+    assert batch.pixels.shape == (len(pictures), 3, 64, 64)
+    assert len(batch.input_sizes) == len(batch.original_sizes) == len(pictures)
+    assert (batch.query_index.shape, batch.reference_index.shape) == ((2,), (1, 2))
     assert batch.masks.shape == batch.reference_masks[0].shape == (2, 64, 64)
     assert set(batch.masks.unique().tolist()) == {0.0, 1.0}
-    pixels, sizes, _ = batch.all_images()
-    assert len(pixels) == len(sizes) == 4
     assert batch.sentences is not None
     assert len(batch.sentences) == 2
+
+
+def test_a_shared_picture_is_in_a_batch_once(folder: Path) -> None:
+    data = dataset(folder, "vos")
+    sample = data.sample(0, np.random.default_rng(0))
+    other = replace(sample, mask=~sample.mask, image=sample.image.copy())
+    swapped = replace(sample, image=sample.references[0].image)
+    batch = collate([sample, other, swapped], TRANSFORM)
+    assert len(batch.pixels) == 2
+    assert (batch.query_index.tolist(), batch.reference_index.tolist()) == ([0, 0, 1], [[1, 1, 1]])
+    alone = [collate([s], TRANSFORM) for s in (sample, other, swapped)]
+    for row, single in enumerate(alone):
+        assert torch.equal(batch.pixels[batch.query_index[row]], single.pixels[single.query_index[0]])
+        assert torch.equal(batch.masks[row], single.masks[0])
 
 
 @given(st.lists(st.floats(0.01, 5), min_size=1, max_size=4), st.integers(1, 300), st.integers(0, 9))
@@ -430,6 +447,11 @@ def test_schedule_follows_the_weights() -> None:
         MixtureSchedule([0.0], 10, 0)
 
 
+def queries(batch: ReferenceBatch) -> torch.Tensor:
+    """``(B, 3, S, S)``: the picture of each sample."""
+    return batch.pixels[batch.query_index]
+
+
 def test_processes_share_the_global_batches_of_one(folder: Path) -> None:
     data = [dataset(folder, "fss"), dataset(folder, "ris")]
     alone = TrainingBatches(data, TRANSFORM, steps=6, batch_size=4, seed=3)
@@ -437,10 +459,10 @@ def test_processes_share_the_global_batches_of_one(folder: Path) -> None:
     twice = TrainingBatches(data, TRANSFORM, steps=6, batch_size=2, accumulate=2, seed=3)
     for step in range(6):
         whole = alone[step]
-        shared = torch.cat([pair[0][step].pixels, pair[1][step].pixels])
-        accumulated = torch.cat([twice[2 * step].pixels, twice[2 * step + 1].pixels])
-        torch.testing.assert_close(shared, whole.pixels, rtol=0, atol=0)
-        torch.testing.assert_close(accumulated, whole.pixels, rtol=0, atol=0)
+        shared = torch.cat([queries(pair[0][step]), queries(pair[1][step])])
+        accumulated = torch.cat([queries(twice[2 * step]), queries(twice[2 * step + 1])])
+        torch.testing.assert_close(shared, queries(whole), rtol=0, atol=0)
+        torch.testing.assert_close(accumulated, queries(whole), rtol=0, atol=0)
         assert pair[0][step].task == pair[1][step].task == whole.task
 
 

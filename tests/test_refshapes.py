@@ -239,9 +239,9 @@ def sample_digests() -> dict[str, str]:
 # Of one machine and all others; they change only with the drawing itself, which makes old results incomparable.
 RECORDED = {
     "ris": "c54a1ab60559f395250e683b8c9450df50fb057ade2d0fd642ef5159bae4485c",
-    "fss": "c07993742416d30fc3e1a0352ab675ef84072cea0cea84e51e225ae100638693",
-    "vos": "6aad30799819233d11407312db4cd67aca1e6105150a70efde849d703e75334e",
-    "rvos": "cf996f4fdbde3657123cad1774fc2e5963ca1e57ddf84be889d7ce291ee3db33",
+    "fss": "bdc734ac50550698c5d016d1575133bc40724389827169a8bfefef19cc60eb7f",
+    "vos": "79f354f2de576f9b3721aedeea1fff22ad1ed52bf0f060192e6254abe6cff313",
+    "rvos": "70043880f87141db251cdd2f346c80e85baab1bb66d819680049c8aebc210bfe",
 }
 
 
@@ -328,14 +328,41 @@ def test_absent_objects_have_empty_targets_at_their_rate() -> None:
         assert all("absent" in data.sample(i).name for i in range(150) if empty[i])
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_samples_of_one_picture_are_about_other_objects(task: str) -> None:
+    data = RefShapesDataset(task, task, side=48, together=3, absent=0.0)  # type: ignore[arg-type]
+    distinct = []
+    for first in range(0, 60, 3):
+        samples = [data.sample(first + place) for place in range(3)]
+        assert len({s.image.tobytes() for s in samples}) == 1
+        distinct.append(len({s.mask.tobytes() for s in samples}))
+        if task in ("vos", "rvos"):
+            assert len({s.references[0].image.tobytes() for s in samples}) == 1
+        # In any order, and by a data set that has drawn nothing else.
+        assert digest([replace(data).sample(first + 2)]) == digest(samples[2:])
+    assert np.mean(distinct) > 2
+    assert data.sample(0).image.tobytes() != data.sample(3).image.tobytes()
+
+
+def test_batches_keep_the_samples_of_a_picture_together() -> None:
+    transform = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    data = [RefShapesDataset("ris", "ris", side=64, length=48, together=4)]
+    batches = TrainingBatches(data, transform, steps=9, batch_size=8, seed=1)  # type: ignore[arg-type]
+    drawn = [batches[step] for step in range(9)]
+    assert all(batch.query_index.tolist() == [0] * 4 + [1] * 4 for batch in drawn)
+    names = [name for batch in drawn for name in batch.names]
+    assert len(set(names[:48])) == 48  # a pass sees every sample once
+    assert set(names[48:]) < set(names[:48])
+
+
 def test_training_batches_draw_from_it() -> None:
     transform = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     data = [RefShapesDataset(task, task, side=64, length=50) for task in TASKS]  # type: ignore[arg-type]
     alone = TrainingBatches(data, transform, steps=8, batch_size=4, seed=1)  # type: ignore[arg-type]
     pair = [TrainingBatches(data, transform, 8, 2, seed=1, rank=r, processes=2) for r in range(2)]  # type: ignore[arg-type]
     for step in range(8):
-        shared = torch.cat([pair[0][step].pixels, pair[1][step].pixels])
-        torch.testing.assert_close(shared, alone[step].pixels, rtol=0, atol=0)
+        shared = torch.cat([part.pixels[part.query_index] for part in (pair[0][step], pair[1][step])])
+        torch.testing.assert_close(shared, alone[step].pixels[alone[step].query_index], rtol=0, atol=0)
     assert {alone[step].task for step in range(8)} > {"ris"}
 
 
@@ -350,6 +377,7 @@ def test_training_batches_draw_from_it() -> None:
         ({"absent": 1.5}, "absent must be in"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"episodes": 0}, "episodes must be at least 1"),
+        ({"together": 0}, "together must be at least 1"),
     ],
 )
 def test_bad_settings(options: dict, message: str) -> None:

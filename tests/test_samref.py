@@ -606,10 +606,26 @@ def test_padding_of_the_query_counts_in_no_loss() -> None:
     flipped[:, 96:] = 1  # 90 x 120 fills 96 of 128 rows
     for name, loss in model(batch).items():
         assert torch.equal(loss, model(replace(batch, masks=flipped))[name])
-    features = model.encode_pixels(*batch.all_images())
+    features = model.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
     targets = Targets(torch.zeros_like(batch.masks))
     empty = model.losses(features, model.references_of(batch, features), targets)
     assert all(torch.isfinite(loss) for loss in empty.values())
+
+
+def test_samples_that_share_pictures_are_answered_as_alone() -> None:
+    model = tiny_model(noise=NOISE)
+    first, second = sample(2, shots=2), sample(3, shots=2)
+    second = replace(second, image=first.image, references=(first.references[1], second.references[1]))
+    joined = collate([first, second], model.transform)
+    assert len(joined.pixels) == 4
+    alone = [collate([one], model.transform) for one in (first, second)]
+    logits = [model.predict(*_asked(model, batch)).logits for batch in (joined, *alone)]
+    torch.testing.assert_close(logits[0], torch.cat(logits[1:]), atol=1e-4, rtol=1e-4)
+
+
+def _asked(model: SamRef, batch: ReferenceBatch) -> tuple[ImageFeatures, list[ReferenceFeatures]]:
+    features = model.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+    return features, model.references_of(batch, features)
 
 
 def test_steps_lower_the_loss() -> None:

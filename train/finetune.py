@@ -33,6 +33,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from sam_uniref.checkpoint import CONFIG_FILE
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.samref import SamRef
 from sam_uniref.state import write_json
@@ -145,8 +146,12 @@ def check_same_step(accelerator: Accelerator, step: int) -> None:
         )
 
 
-def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None:
-    """The run: build, resume, loop, validate, save."""
+def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool:
+    """One stage: build, resume, loop, validate, save.
+
+    Returns:
+        Whether all its steps are done; not so after a signal.
+    """
     datasets = build_datasets(settings)
     bare = build_model(settings)
     if accelerator.is_main_process:
@@ -158,6 +163,9 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None
     state = folder.restore(bare, optimizer.optimizer) if resume else None
     first = state["step"] if state else 0
     check_same_step(accelerator, first)
+    if first >= settings.steps and is_finished(settings):
+        logger.info("stage %s is done already; its model is in %s", settings.stage, Path(settings.output) / "model")
+        return True
     if accelerator.scaler is not None and state and state.get("scaler"):
         accelerator.scaler.load_state_dict(state["scaler"])
     batches = TrainingBatches(
@@ -194,9 +202,16 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> None
     done = run_steps(accelerator, length, first, step_once, save, measure)
     if done < settings.steps:
         logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
-        accelerator.end_training()
-        return
+        return False
     finish(settings, accelerator, bare, measure() if settings.validate_at_end else {})
+    return True
+
+
+def is_finished(settings: RunSettings) -> bool:
+    """Whether a stage has left all it was to leave."""
+    output = Path(settings.output)
+    validated = not settings.validate_at_end or (output / "validation.json").is_file()
+    return validated and (output / "model" / CONFIG_FILE).is_file()
 
 
 def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, results: dict[str, float]) -> None:
@@ -210,7 +225,7 @@ def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, result
             logger.info("%s %.4f", name, value)
         logger.info("the model is in %s", output / "model")
     accelerator.log(results, step=settings.steps)
-    accelerator.end_training()
+    accelerator.wait_for_everyone()  # the stage that follows reads the model
 
 
 def main() -> int:
@@ -218,17 +233,22 @@ def main() -> int:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        settings = load_settings(arguments.config, arguments.overrides)
-        accelerator = make_accelerator(settings)
-        if not accelerator.is_main_process:
-            logging.getLogger().setLevel(logging.ERROR)
-        if arguments.plan:
-            if accelerator.is_main_process:
-                Console(width=120).print(plan(settings, accelerator.num_processes))
-            accelerator.wait_for_everyone()  # one that leaves early breaks the others' connections
-            accelerator.end_training()
-            return 0
-        train(settings, accelerator, arguments.resume)
+        stages = load_settings(arguments.config, arguments.overrides).stages()
+        for settings in stages:
+            accelerator = make_accelerator(settings)
+            if not accelerator.is_main_process:
+                logging.getLogger().setLevel(logging.ERROR)
+            if arguments.plan:
+                if accelerator.is_main_process:
+                    Console(width=120).print(plan(settings, accelerator.num_processes))
+                continue
+            finished = train(settings, accelerator, arguments.resume)
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            if not finished:
+                break
+        accelerator.wait_for_everyone()  # one that leaves early breaks the others' connections
+        accelerator.state.destroy_process_group()
     except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
         logger.error("error: %s", error)
         return 2

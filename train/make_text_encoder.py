@@ -61,6 +61,9 @@ def make_text_encoder(folder: Path, words: Sequence[str], *, width: int, layers:
         num_attention_heads=heads,
         intermediate_size=2 * width,
         max_position_embeddings=64,
+        # RefShapes never draws a sentence's picture twice: there is nothing to overfit.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)

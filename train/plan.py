@@ -8,11 +8,12 @@ import torch
 from rich.console import Group
 from rich.table import Table
 
+from sam_uniref import packaged
 from sam_uniref.adapters import TextEncoder
 from sam_uniref.sam import SamHost, build_sam
 from sam_uniref.samref import SamRef
 from sam_uniref.train.build import learning_rate_factor, model_config
-from sam_uniref.train.settings import RunSettings
+from sam_uniref.train.settings import ModelSettings, RunSettings
 from sam_uniref.train.summary import parameter_table
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def _text_skeleton(name: str, channels: int) -> TextEncoder:
 
     if name == "bert-base-uncased":
         return TextEncoder(transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False), None, channels)
-    return TextEncoder.from_name(name, channels, random_weights=True)
+    return TextEncoder.from_name(packaged.text_encoder(name), channels, random_weights=True)
 
 
 def plan(settings: RunSettings, processes: int) -> Group:
@@ -47,7 +48,7 @@ def plan(settings: RunSettings, processes: int) -> Group:
     batch = processes * settings.batch_size * settings.accumulate
     trained = "trained" if settings.train_text_encoder else "frozen"
     rows = {
-        "SAM": f"{settings.model.size}, {settings.model.checkpoint or settings.model.start_from or 'random weights'}",
+        "model": f"{settings.model.size}, from {_origin(settings.model)}",
         "text encoder": f"{settings.model.text_encoder}, {trained}" if settings.model.text_encoder else "none",
         "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
@@ -64,6 +65,13 @@ def plan(settings: RunSettings, processes: int) -> Group:
         share = f"{100 * entry.weight / total:.1f}"
         data.add_row(name, entry.task, entry.reader, entry.root, f"{entry.weight:g}", share)
     return Group(run, data, parameter_table(skeleton(settings)))
+
+
+def _origin(model: ModelSettings) -> str:
+    """Where the weights come from."""
+    if model.start_from is not None:
+        return model.start_from
+    return f"SAM {model.checkpoint}" if model.checkpoint is not None else "random weights"
 
 
 def _schedule(settings: RunSettings) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -90,6 +90,10 @@ class RunSettings:
     data: dict[str, DataSettings] = field(default_factory=dict)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    then: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "the stage that follows: what differs from this one; it starts from this one's model"},
+    )
 
     def __post_init__(self) -> None:
         self.check()
@@ -118,6 +122,34 @@ class RunSettings:
             raise ValueError(f"optimiser.clip must be positive, got {self.optimiser.clip}; a large one clips nothing")
         if self.precision not in ("no", "fp16", "bf16"):
             raise ValueError(f"precision must be no, fp16 or bf16, got {self.precision!r}")
+        if self.then:
+            self.following()
+
+    def following(self) -> RunSettings:
+        """The settings of the stage in ``then``.
+
+        What ``then`` does not say is as in this stage, but for the output, which is a folder in this one's, and the
+        model, which is this stage's.
+
+        Raises:
+            ValueError: If a key is unknown, a value is of the wrong type or out of range, or the precision differs,
+                which can't change within a run.
+        """
+        check_keys(self.then, RunSettings, "then.")
+        if self.then.get("precision", self.precision) != self.precision:
+            raise ValueError(f"then.precision must be that of the stage before it, {self.precision!r}; leave it out")
+        values = asdict(self) | {"then": {}, "output": str(Path(self.output) / str(self.then.get("stage", "then")))}
+        values["model"] |= {"start_from": str(Path(self.output) / "model"), "options": {}}
+        if "data" in self.then:
+            values["data"] = {}
+        try:
+            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSettings), values, self.then))
+        except OmegaConfBaseException as error:
+            raise ValueError(f"then: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
+
+    def stages(self) -> list[RunSettings]:
+        """This stage and those that follow it."""
+        return [self, *(self.following().stages() if self.then else [])]
 
     @property
     def train_text_encoder(self) -> bool:

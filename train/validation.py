@@ -15,12 +15,12 @@ from sam_uniref.interfaces import ReferenceSegmenter
 def predict_batch(model: ReferenceSegmenter, batch: ReferenceBatch) -> list[torch.Tensor]:
     """The masks of a batch at their pictures' sizes, each ``(H, W)`` bool."""
     batch = batch.to(model.device)
-    features = model.encode_pixels(*batch.all_images())
-    references = model.references_of(batch, features)
-    prediction = model.predict(features.select(slice(0, len(batch))), references)
-    logits = prediction.logits.float()
-    sizes = zip(batch.input_sizes, batch.original_sizes, strict=True)
-    return [model.transform.logits(logits[i : i + 1], *size)[0, 0] > 0 for i, size in enumerate(sizes)]
+    features = model.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+    logits = model.predict(features, model.references_of(batch, features)).logits.float()
+    return [
+        model.transform.logits(logits[row : row + 1], batch.input_sizes[at], batch.original_sizes[at])[0, 0] > 0
+        for row, at in enumerate(batch.query_index.tolist())
+    ]
 
 
 def episode_iou(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -52,41 +52,35 @@ class Sample:
 
 @dataclass(frozen=True)
 class ReferenceBatch:
-    """B samples of one task as tensors.
+    """B samples of one task as tensors, over P distinct pictures: one that several samples share is there once.
 
     Attributes:
         names: Of the samples.
         task: Of all of them.
-        pixels: ``(B, 3, S, S)`` queries, normalised and padded.
+        pixels: ``(P, 3, S, S)`` queries and references, normalised and padded.
+        input_sizes: Per picture, its content's ``(height, width)`` in the square.
+        original_sizes: Per picture, its own ``(height, width)``.
+        query_index: ``(B,)`` int64, the picture that each sample asks about.
         masks: ``(B, S, S)`` float targets in {0, 1}.
-        input_sizes: Per query, its content's ``(height, width)`` in the square.
-        original_sizes: Per query, the picture's ``(height, width)``.
+        reference_index: ``(K, B)`` int64, the picture of each sample's references (shots, or frames).
+        reference_masks: ``(K, B, S, S)``.
         sentences: B sentences, or None.
-        reference_pixels: Per reference (shot, or frame) ``(B, 3, S, S)``.
-        reference_masks: Per reference ``(B, S, S)``.
-        reference_sizes: Per reference, per sample, ``(height, width)`` in the square.
     """
 
     names: tuple[str, ...]
     task: Task
     pixels: Tensor
-    masks: Tensor
     input_sizes: tuple[Size, ...]
     original_sizes: tuple[Size, ...]
+    query_index: Tensor
+    masks: Tensor
+    reference_index: Tensor
+    reference_masks: Tensor
     sentences: tuple[str, ...] | None = None
-    reference_pixels: tuple[Tensor, ...] = ()
-    reference_masks: tuple[Tensor, ...] = ()
-    reference_sizes: tuple[tuple[Size, ...], ...] = field(default=())
 
     def __len__(self) -> int:
         """The number of samples, B."""
         return len(self.names)
-
-    def all_images(self) -> tuple[Tensor, tuple[Size, ...], tuple[Size, ...]]:
-        """Queries, then references shot by shot: pixels, input sizes, original sizes."""
-        sizes = (*self.input_sizes, *(s for shot in self.reference_sizes for s in shot))
-        original = (*self.original_sizes, *(s for shot in self.reference_sizes for s in shot))
-        return torch.cat([self.pixels, *self.reference_pixels]), sizes, original
 
     def to(self, device: torch.device | str) -> ReferenceBatch:
         """All tensors on ``device``."""
@@ -101,9 +95,10 @@ class ReferenceBatch:
         return replace(
             self,
             pixels=function(self.pixels),
+            query_index=function(self.query_index),
             masks=function(self.masks),
-            reference_pixels=tuple(map(function, self.reference_pixels)),
-            reference_masks=tuple(map(function, self.reference_masks)),
+            reference_index=function(self.reference_index),
+            reference_masks=function(self.reference_masks),
         )
 
 
@@ -120,19 +115,37 @@ def collate(samples: Sequence[Sample], transform: ImageTransform) -> ReferenceBa
         raise ValueError(
             f"samples of a batch must be alike in (task, without sentence, references), got {sorted(kinds)}"
         )
-    queries = [transform.image(s.image) for s in samples]
-    shots = [[s.references[k] for s in samples] for k in range(len(samples[0].references))]
-    encoded = [[transform.image(r.image) for r in shot] for shot in shots]
-    sentences = tuple(s.sentence for s in samples if s.sentence is not None)
+    pictures = _Pictures()
+    query_index = [pictures.add(s.image) for s in samples]
+    shots = range(len(samples[0].references))
+    reference_index = [[pictures.add(s.references[k].image) for s in samples] for k in shots]
+    encoded = [transform.image(image) for image in pictures.images]
+    masks = torch.stack([transform.mask(s.mask) for s in samples])
+    reference_masks = [torch.stack([transform.mask(s.references[k].mask) for s in samples]) for k in shots]
     return ReferenceBatch(
         names=tuple(s.name for s in samples),
         task=samples[0].task,
-        pixels=torch.stack([pixels for pixels, _ in queries]),
-        masks=torch.stack([transform.mask(s.mask) for s in samples]),
-        input_sizes=tuple(size for _, size in queries),
-        original_sizes=tuple((s.image.shape[0], s.image.shape[1]) for s in samples),
-        sentences=sentences or None,
-        reference_pixels=tuple(torch.stack([pixels for pixels, _ in shot]) for shot in encoded),
-        reference_masks=tuple(torch.stack([transform.mask(r.mask) for r in shot]) for shot in shots),
-        reference_sizes=tuple(tuple(size for _, size in shot) for shot in encoded),
+        pixels=torch.stack([pixels for pixels, _ in encoded]),
+        input_sizes=tuple(size for _, size in encoded),
+        original_sizes=tuple((image.shape[0], image.shape[1]) for image in pictures.images),
+        query_index=torch.tensor(query_index),
+        masks=masks,
+        reference_index=torch.tensor(reference_index, dtype=torch.int64).reshape(len(shots), len(samples)),
+        reference_masks=torch.stack(reference_masks) if reference_masks else masks.new_zeros((0, *masks.shape)),
+        sentences=tuple(s.sentence for s in samples if s.sentence is not None) or None,
     )
+
+
+class _Pictures:
+    """Distinct pictures, in the order they came, told apart by what is on them."""
+
+    def __init__(self) -> None:
+        self.images: list[RGB] = []
+        self._numbers: dict[tuple[tuple[int, ...], bytes], int] = {}
+
+    def add(self, image: RGB) -> int:
+        """The picture's number."""
+        number = self._numbers.setdefault((image.shape, image.tobytes()), len(self.images))
+        if number == len(self.images):
+            self.images.append(image)
+        return number

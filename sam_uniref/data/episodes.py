@@ -126,6 +126,8 @@ class EpisodeDataset:
         if self.task == "fss":  # nothing that is held out may serve as support
             self._train = [o for o in self._train if len(self._trained_pictures(o.group)) > self.shots]
         held_out = [o for o in usable if o.held_out]
+        # Every sample is augmented by itself, so no two share a picture.
+        self.together = 1
         self.validation_split = "validation" if held_out else "training"
         self._validation = self._with_each_sentence(held_out or self._train)
         if not self._train:

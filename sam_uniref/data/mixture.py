@@ -94,8 +94,14 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         samples = []
         for place in range(first, first + self.batch_size):
             drawn = earlier * self.batch_size * self.processes * self.accumulate + place
-            epoch, position = divmod(drawn, len(dataset))
-            order = _order(self.seed, chosen, epoch, len(dataset))
             rng = np.random.default_rng([self.seed, _SAMPLE, step, place])
-            samples.append(dataset.sample(int(order[position]), rng, language_only=language_only))
+            samples.append(dataset.sample(self._index(chosen, drawn), rng, language_only=language_only))
         return collate(samples, self.transform)
+
+    def _index(self, chosen: int, drawn: int) -> int:
+        """The sample that a data set gives when so many were drawn before; those of one picture come together."""
+        together = self.datasets[chosen].together
+        pictures = len(self.datasets[chosen]) // together
+        epoch, position = divmod(drawn // together, pictures)
+        order = _order(self.seed, chosen, epoch, pictures)
+        return int(order[position]) * together + drawn % together

@@ -21,6 +21,7 @@ class SampleSource(Protocol):
     task: Task
     weight: float
     language_only: float
+    together: int  # samples 0 to together - 1, and so on, are about one picture and drawn together
     validation_split: str
 
     def __len__(self) -> int:
@@ -54,6 +55,7 @@ class SourceOptions:
     crop: float = field(default=0.5, metadata={"help": "probability of a crop"})
     absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
     language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
+    together: int = field(default=1, metadata={"help": "samples of one picture in a batch (refshapes)"})
     weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'; 0: left out"})
 
 
@@ -83,6 +85,7 @@ def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSou
         frame_range=options.frame_range,
         absent=options.absent,
         language_only=options.language_only,
+        together=options.together,
         weight=options.weight,
     )
 

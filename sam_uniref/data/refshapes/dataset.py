@@ -5,9 +5,12 @@ A sample is a pure function of (seed, split, index); the streams of training and
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +26,13 @@ from sam_uniref.data.refshapes.shapes import SEEN_SHAPES, UNSEEN_SHAPES
 from sam_uniref.data.refshapes.wording import word
 from sam_uniref.images import RGB
 
+T = TypeVar("T")
+
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 # Streams of chance: what is drawn for one purpose must not move with another.
-_SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS = range(5)
+_SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS, _SAMPLE = range(6)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class RefShapesDataset:
         frame_range: Farthest apart that a VOS pair's frames may be.
         absent: Share of VOS and RVOS training samples whose object is not in the query: an empty target.
         language_only: In RVOS, share of steps that see the sentence alone.
+        together: Training samples of one picture (FSS: query; VOS, RVOS: pair of frames), each about another object
+            where there are enough of them: picture i is that of samples ``i * together`` and on.
         weight: Share of the steps, against those of other data sets.
         style: ``textured``, or ``plain``: an independent way to draw and to word, kept out of training.
         length: Number of training samples.
@@ -91,6 +98,7 @@ class RefShapesDataset:
     frame_range: int = 10
     absent: float = 0.05
     language_only: float = 0.4
+    together: int = 1
     weight: float = 1.0
     style: Style = "textured"
     length: int = 1_000_000
@@ -101,7 +109,8 @@ class RefShapesDataset:
             raise ValueError(f"{self.name}: task must be one of {TASKS}, got {self.task!r}")
         if self.style not in STYLES:
             raise ValueError(f"{self.name}: style must be one of {STYLES}, got {self.style!r}")
-        lowest = {"shots": 1, "frames": 4, "frame_range": 1, "length": 1, "episodes": 1, "seed": 0, "weight": 0}
+        lowest = {"shots": 1, "frames": 4, "frame_range": 1, "together": 1, "length": 1, "episodes": 1}
+        lowest |= {"seed": 0, "weight": 0}
         for field, low in lowest.items():
             if getattr(self, field) < low:
                 raise ValueError(f"{self.name}: {field} must be at least {low}, got {getattr(self, field)}")
@@ -110,6 +119,8 @@ class RefShapesDataset:
                 raise ValueError(f"{self.name}: {field} must be in [0, 1], got {getattr(self, field)}")
         checked_side(self.side)
         self.validation_split = "validation"
+        # The picture drawn last, which the next sample may be about too.
+        self._last: tuple[object, Any] = (None, None)
         # Every scene has a second object, so that every episode has a reference to swap in.
         self.can_swap = True
 
@@ -171,31 +182,57 @@ class RefShapesDataset:
         """The sample's name in messages."""
         return f"{self.name}: refshapes {split} {index}"
 
+    def _once(self, key: object, draw: Callable[[], T]) -> T:
+        """What was drawn last if it is what is asked for, else drawn now."""
+        if self._last[0] != key:
+            self._last = (key, draw())
+        drawn: T = self._last[1]
+        return drawn
+
+    def _picture(self, split: Split, index: int) -> tuple[int, int]:
+        """A sample's picture and its place among the samples of that picture."""
+        return divmod(index, self.together) if split == "train" else (index, 0)
+
     # ---- Sentences ----
 
     def scene(self, index: int, split: Split = "train") -> Scene:
         """The scene of a sample of referring segmentation; also what points, boxes and masks may be asked of."""
         return self._described(split, index)[0]
 
-    def _described(self, split: Split, index: int) -> tuple[Scene, list[tuple[int, str]]]:
-        """A scene and a sentence for two of its objects, the target first."""
+    def _described(self, split: Split, index: int, wanted: int = 2) -> tuple[Scene, list[tuple[int, str]]]:
+        """A scene with so many sentences (at least 2), of as many objects as can be told apart, the target first."""
         for attempt in count():
             scene = draw_scene(self._draws(split, _SCENE, index, attempt), self.style)
             draws = self._draws(split, _TARGET, index, attempt)
-            said: list[tuple[int, str]] = []
-            for k in draws.shuffled(range(len(scene.objects))):
-                description = draw_description(draws, scene.objects, k, self.style)
-                if description is not None:
-                    said.append((k, word(description, draws, self.style)))
-                if len(said) == 2:
-                    return scene, said
+            order = draws.shuffled(range(len(scene.objects)))
+            said = self._sentences(draws, scene, order, wanted)
+            while 2 <= len(said) < wanted:
+                said += self._sentences(draws, scene, order, wanted - len(said))
+            if len(said) >= 2:
+                return scene, said
         raise AssertionError("unreachable: scenes are drawn until one can be spoken of")
+
+    def _sentences(self, draws: Draws, scene: Scene, order: Sequence[int], most: int) -> list[tuple[int, str]]:
+        """A sentence an object, for as many objects in order as can be told apart."""
+        said: list[tuple[int, str]] = []
+        for k in order:
+            description = draw_description(draws, scene.objects, k, self.style)
+            if description is not None:
+                said.append((k, word(description, draws, self.style)))
+            if len(said) == most:
+                break
+        return said
 
     def _referring(self, split: Split, index: int, swapped: bool) -> Sample:
         """A picture and a sentence."""
-        scene, said = self._described(split, index)
-        image, ids = render(scene, self.side)
-        return Sample(self._title(split, index), self.task, image, ids == said[0][0] + 1, said[swapped][1])
+        picture, place = self._picture(split, index)
+
+        def draw() -> tuple[list[tuple[int, str]], RGB, NDArray[np.uint8]]:
+            scene, said = self._described(split, picture, max(2, self.together))
+            return said, *render(scene, self.side)
+
+        said, image, ids = self._once((split, picture), draw)
+        return Sample(self._title(split, index), self.task, image, ids == said[place][0] + 1, said[place + swapped][1])
 
     def scene_sentences(self, index: int, split: Split = "validation") -> NamedScene:
         """A scene with up to three sentences an object; those of the episode of this index are among them.
@@ -224,18 +261,24 @@ class RefShapesDataset:
     def _few_shot(self, split: Split, index: int, swapped: bool) -> Sample:
         """A query and K supports of its class; swapped, of the class of another object in the query."""
         shapes = SEEN_SHAPES if split == "train" else UNSEEN_SHAPES
-        draws = self._draws(split, _CLASSES, index)
+        picture, place = self._picture(split, index)
+        draws = self._draws(split, _CLASSES, picture)
         shape = draws.choice(shapes)
-        supports = self._supports(split, index, shape)
-        first = supports[0]
-        lure = first.scene.objects[first.target] if draws.chance(0.6) else None
-        query = draw_class_scene(draws, self.style, shape, shapes, (1, 4), lure)
-        if swapped:
-            other = next(o.shape for k, o in enumerate(query.scene.objects) if k != query.target)
-            supports = self._supports(split, index, other)
-        image, mask = self._annotated(query)
-        references = tuple(AnnotatedImage(*self._annotated(s)) for s in supports)
-        return Sample(f"{self._title(split, index)} {shape}", self.task, image, mask, None, references)
+        first = self._supports(split, index - place, shape)[0]
+        model = first.scene.objects[first.target]
+        if draws.chance(0.5):
+            query = draw_class_scene(draws, self.style, shape, shapes, (1, 4), like=model)
+        else:
+            lure = model if draws.chance(0.6) else None
+            query = draw_class_scene(draws, self.style, shape, shapes, (1, 4), lure=lure)
+        targets = query.classes()
+        target = targets[place % len(targets)]
+        shape = query.scene.objects[target].shape
+        pointed = next(o.shape for o in query.scene.objects if o.shape != shape) if swapped else shape
+        image, ids = render(query.scene, self.side)
+        references = tuple(AnnotatedImage(*self._annotated(s)) for s in self._supports(split, index, pointed))
+        title = f"{self._title(split, index)} {shape}"
+        return Sample(title, self.task, image, ids == target + 1, None, references)
 
     def _supports(self, split: Split, index: int, shape: str) -> list[ClassScene]:
         """K scenes with a shape, each with at most two objects of other shapes."""
@@ -252,18 +295,24 @@ class RefShapesDataset:
 
     def _video(self, split: Split, index: int, swapped: bool, language_only: bool) -> Sample:
         """Two frames of a clip, the earlier as reference."""
+        picture, place = self._picture(split, index)
         for attempt in count():
-            clip = draw_clip(self._draws(split, _CLIP, index, attempt), self.style, self.frames)
-            draws = self._draws(split, _TARGET, index, attempt)
-            absent = split == "train" and draws.chance(self.absent)
+            clip = self._once((split, picture, attempt), partial(self._clip, split, picture, attempt))
+            own = self._draws(split, _SAMPLE, index, attempt)
+            absent = split == "train" and own.chance(self.absent)
             pairs = self._pairs(clip, absent)
             if not pairs:
                 continue
-            k, early, late = draws.choice(pairs)
+            if not absent:
+                pairs = _crowded(pairs, self.together)
+            # All samples of a picture take one pair of frames; an absent object may need another.
+            first, early, late = (own if absent else self._draws(split, _TARGET, picture, attempt)).choice(pairs)
+            seen = [first, *(k for k, *frames in pairs if frames == [early, late] and k != first)]
+            k = seen[place % len(seen)]
             others = [o for o, share in enumerate(clip.shares[early]) if o != k and share >= REFERENCE_VISIBLE]
             if not others and split == "validation":
                 continue
-            pointed = draws.choice(others) if swapped else k
+            pointed = own.choice(others) if swapped else k
             removed = k if absent and clip.shares[late][k] > 0 else None
             image, ids = clip.render(late, self.side, without=removed)
             references: tuple[AnnotatedImage, ...] = ()
@@ -272,10 +321,14 @@ class RefShapesDataset:
                 references = (AnnotatedImage(before, marked == pointed + 1),)
             sentence = None
             if self.task == "rvos":
-                sentence = word(draw_name(draws, clip, pointed, self.style), draws, self.style)
+                sentence = word(draw_name(own, clip, pointed, self.style), own, self.style)
             title = f"{self._title(split, index)} frames {early} {late}{' (absent)' if absent else ''}"
             return Sample(title, self.task, image, ids == k + 1, sentence, references)
         raise AssertionError("unreachable: clips are drawn until one has a pair of frames")
+
+    def _clip(self, split: Split, picture: int, attempt: int = 0) -> Clip:
+        """A clip to take frames from."""
+        return draw_clip(self._draws(split, _CLIP, picture, attempt), self.style, self.frames)
 
     def _pairs(self, clip: Clip, absent: bool) -> list[tuple[int, int, int]]:
         """Object, earlier and later frame within range; the object is seen in the later one, or is to be gone."""
@@ -303,7 +356,7 @@ class RefShapesDataset:
         """
         if split == "validation":
             self._check_episode(index)
-        clip = draw_clip(self._draws(split, _CLIP, index), self.style, self.frames)
+        clip = self._clip(split, index)
         draws = self._draws(split, _SUPPORTS, index)
         order = sorted(range(len(clip.objects)), key=lambda k: clip.objects[k].first)
         frames, drawn = clip.film(self.side)
@@ -315,3 +368,10 @@ class RefShapesDataset:
             sentences[number] = tuple(dict.fromkeys(said))
         first_frames = {number: clip.objects[k].first for number, k in enumerate(order, start=1)}
         return NamedClip(frames, numbers[drawn], first_frames, sentences)
+
+
+def _crowded(pairs: list[tuple[int, int, int]], together: int) -> list[tuple[int, int, int]]:
+    """Of pairs of frames by object, those with enough objects for the samples of a picture, or with the most."""
+    objects = Counter((early, late) for _, early, late in pairs)
+    enough = min(together, max(objects.values()))
+    return [(k, early, late) for k, early, late in pairs if objects[early, late] >= enough]

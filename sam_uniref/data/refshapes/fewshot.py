@@ -1,4 +1,8 @@
-"""Few-shot episodes: a class is a shape; colour, texture, size, angle and place change from picture to picture."""
+"""Few-shot episodes: a class is a shape; colour, texture, size, angle and place change from picture to picture.
+
+As members of a class often do, half of the queries' objects look like those of the first support in colour and texture.
+Of the others more than half have a lure: another shape that does.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,12 @@ class ClassScene:
     scene: Scene
     target: int
 
+    def classes(self) -> list[int]:
+        """Objects that are the only one of their class, the target first."""
+        shapes = [o.shape for o in self.scene.objects]
+        alone = [k for k, shape in enumerate(shapes) if shapes.count(shape) == 1 and k != self.target]
+        return [self.target, *alone]
+
 
 def draw_class_scene(
     draws: Draws,
@@ -29,6 +39,8 @@ def draw_class_scene(
     shape: str,
     shapes: Sequence[str],
     others: tuple[int, int],
+    *,
+    like: ShapeObject | None = None,
     lure: ShapeObject | None = None,
 ) -> ClassScene:
     """A scene with one object of a shape.
@@ -39,11 +51,13 @@ def draw_class_scene(
         shape: The class.
         shapes: What the other objects may be; the class itself is left out.
         others: The fewest and the most of them.
+        like: Of another picture: the object takes its colour and texture, so that these help.
         lure: Of another picture: one object of another shape takes its colour and texture, so that these mislead.
     """
     rest = [s for s in shapes if s != shape]
     while True:
-        target = draw_object(draws, style, shape=shape)
+        look = {} if like is None else {"colour": like.colour, "texture": like.texture}
+        target = draw_object(draws, style, shape=shape, **look)
         company = [draw_object(draws, style, shapes=rest) for _ in range(draws.between(*others))]
         if lure is not None and company:
             company[0] = draw_object(draws, style, shapes=rest, colour=lure.colour, texture=lure.texture)
