@@ -10,6 +10,19 @@ from torch import Tensor, nn
 from sam_uniref.adapters.attention import CrossAttention
 from sam_uniref.adapters.references import ReferenceFeatures
 
+ORDERS = ("parallel", "in_order", "reversed")
+
+
+def checked_order(order: str) -> str:
+    """The order itself.
+
+    Raises:
+        ValueError: If it is none of `ORDERS`.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
+    return order
+
 
 class UniFusion(nn.Module):
     """Cross-attention to references, modulated by adaLN-zero, added to the image features.
@@ -19,12 +32,20 @@ class UniFusion(nn.Module):
     ``F' = F + sum_r gate_r * (O_r * (1 + scale_r) + shift_r)``. All references are taken in parallel from the
     same F, and one set of parameters serves all levels and kinds of reference. With fresh weights F' = F.
 
+    In sequence instead (UniRef's supplement, table 2), F' of the first kind is the F of the second, and so on. One
+    kind alone is the same in any order.
+
     Args:
         channels: Width C of image and reference features.
         heads: Attention heads (published: 8).
         head_width: Width of one head (published: 256).
         dropout: Dropout on attention weights in training (published: 0.1).
         zero_init: Start from the identity (adaLN-zero). Off only for the ablation.
+        order: ``"parallel"`` as published; ``"in_order"``, one kind after another as they are given; or
+            ``"reversed"``, the last kind first. The latter two only for the ablation.
+
+    Raises:
+        ValueError: If the order is none of `ORDERS`.
     """
 
     def __init__(
@@ -35,8 +56,10 @@ class UniFusion(nn.Module):
         head_width: int = 256,
         dropout: float = 0.1,
         zero_init: bool = True,
+        order: str = "parallel",
     ) -> None:
         super().__init__()
+        self.order = checked_order(order)
         self.query_norm = nn.LayerNorm(channels)
         self.key_norm = nn.LayerNorm(channels)
         self.attention = CrossAttention(channels, heads=heads, head_width=head_width, dropout=dropout)
@@ -66,15 +89,23 @@ class UniFusion(nn.Module):
         if len(rows) != 1:
             raise ValueError(f"all references must have the same number of rows, got {sorted(rows)}")
         image_index = references[0].image_index
+        sequence = references[::-1] if self.order == "reversed" else references
         fused_levels = []
         for level, feature in enumerate(features):
             tokens = feature.flatten(2).transpose(1, 2)
-            queries = self.attention.project_queries(self.query_norm(tokens))[image_index]
+            # Once an image, not once a row: until something is injected, rows about one image are alike.
+            queries = self._queries(tokens)[image_index]
             fused = tokens[image_index]
-            for reference in references:
+            for position, reference in enumerate(sequence):
+                if position > 0 and self.order != "parallel":
+                    queries = self._queries(fused)
                 fused = fused + self.contribution(queries, reference, level)
             fused_levels.append(fused.transpose(1, 2).unflatten(2, feature.shape[-2:]))
         return fused_levels
+
+    def _queries(self, tokens: Tensor) -> Tensor:
+        """``(B, h * w, C)`` image tokens to ``(B, heads, h * w, D)`` queries."""
+        return self.attention.project_queries(self.query_norm(tokens))
 
     def contribution(self, queries: Tensor, reference: ReferenceFeatures, level: int) -> Tensor:
         """What one kind of reference adds to one level, ``(N, h * w, C)``; zero for absent rows."""

@@ -2,6 +2,8 @@
 
     python eval/evaluate.py --model runs/folder/model --data refshapes --task all --out results/mine
     python eval/evaluate.py --model runs/folder/model --data refshapes --task ris --style plain --out results/plain
+    # the paper's ablation: sentences without the masks predicted so far
+    python eval/evaluate.py --model runs/folder/model --task rvos --references none --out results/language
     # several processes share the episodes, and give the same numbers
     accelerate launch --num_processes 4 eval/evaluate.py --model runs/folder/model --task all --out results/mine
 
@@ -12,10 +14,11 @@ both are whole or not there. What the metrics mean stands in `sam_uniref.eval.re
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -26,25 +29,22 @@ from tqdm.auto import tqdm
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.refshapes import STYLES
-from sam_uniref.eval.refshapes_protocol import PROTOCOLS, RefShapesProtocol
+from sam_uniref.eval.commands import OneLineParser
+from sam_uniref.eval.refshapes_protocol import PROTOCOLS, RefShapesProtocol, TrackingOptions
 from sam_uniref.loading import load_for_use, named_device
 from sam_uniref.predictor import Predictor
 from sam_uniref.state import write_json
+from sam_uniref.tracked_object import FRAME_REFERENCES
 
 Results = dict[Task, dict[str, float]]
 
-
-class _Parser(argparse.ArgumentParser):
-    """What is wrong with the command line, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say it, and exit with 2."""
-        self.exit(2, f"error: {message} (see --help)\n")
+# What settings.json tells of the command line.
+RECORDED = ("model", "checkpoint", "data", "style", "episodes", "references", "score_threshold")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder that save_pretrained wrote, or a packaged model's name")
     parser.add_argument("--checkpoint", help="the base SAM's file, if it is not found by its name")
     parser.add_argument("--data", choices=["refshapes"], default="refshapes", help="data set")
@@ -52,6 +52,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
     parser.add_argument("--episodes", type=int, default=200, help="scenes or clips of each task")
     parser.add_argument("--style", choices=STYLES, default="textured", help="plain: unlike anything trained on")
+    parser.add_argument(
+        "--references",
+        choices=FRAME_REFERENCES,
+        default="both",
+        help="vos, rvos: frames of the clip whose masks an object is found by (both, as published)",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        help="vos, rvos: below it an object counts as not visible; the paper's 0.4 for vos and 0.3 for rvos by default",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
     return parser.parse_args(arguments)
 
@@ -66,6 +77,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out must be a folder, and {arguments.out} is a file")
+    if arguments.references == "none" and arguments.task in ("vos", "all"):
+        raise ValueError("--references none has nothing to follow a first frame's mask by; use --task rvos")
+    # JSON has no infinity, and no score reaches NaN.
+    if arguments.score_threshold is not None and not math.isfinite(arguments.score_threshold):
+        raise ValueError(f"--score-threshold must be finite, got {arguments.score_threshold}; -999 lets all through")
 
 
 def choose_device(name: str | None, state: PartialState) -> torch.device:
@@ -121,9 +137,11 @@ def run(arguments: argparse.Namespace, state: PartialState) -> None:
     check_arguments(arguments)
     model = load_for_use(arguments.model, arguments.checkpoint, choose_device(arguments.device, state))
     tasks: tuple[Task, ...] = TASKS if arguments.task == "all" else (arguments.task,)
-    results = {task: evaluate(model, PROTOCOLS[task](arguments.episodes, arguments.style), state) for task in tasks}
+    tracking = TrackingOptions(arguments.references, arguments.score_threshold)
+    protocols = {task: PROTOCOLS[task](arguments.episodes, arguments.style, tracking) for task in tasks}
+    results = {task: evaluate(model, protocol, state) for task, protocol in protocols.items()}
     if state.is_main_process:
-        settings = {name: getattr(arguments, name) for name in ("model", "checkpoint", "data", "style", "episodes")}
+        settings = {name: getattr(arguments, name) for name in RECORDED}
         write_results(arguments.out, results, settings)
         title = f"RefShapes validation, {arguments.style}, {arguments.episodes} episodes a task"
         Console().print(results_table(results, title))

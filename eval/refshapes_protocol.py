@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from sam_uniref.data.batch import Sample, Task
-from sam_uniref.data.refshapes import UNSEEN_SHAPES, RefShapesDataset, Style
+from sam_uniref.data.refshapes import UNSEEN_SHAPES, NamedClip, RefShapesDataset, Style
 from sam_uniref.eval.boundaries import boundary_accuracy, region_similarity
 from sam_uniref.eval.davis import ObjectScores, summarise
 from sam_uniref.eval.regions import (
@@ -49,17 +49,32 @@ SHOTS = (1, 5)
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
+@dataclass(frozen=True)
+class TrackingOptions:
+    """How objects are followed in the video tasks: `Predictor.track`'s arguments of these names.
+
+    Attributes:
+        frame_references: Which masks of the clip itself an object is found by: both, first, previous or none.
+        score_threshold: Below it an object counts as not visible; None: the paper's.
+    """
+
+    frame_references: str = "both"
+    score_threshold: float | None = None
+
+
 class RefShapesProtocol(ABC, Generic[Score]):
     """A task on the first validation episodes of RefShapes.
 
     Args:
         episodes: How many scenes or clips.
         style: ``textured`` as in training, or ``plain``, which no training has seen.
+        tracking: Of the video tasks, as published by default; the others follow nothing.
     """
 
     task: Task
 
-    def __init__(self, episodes: int, style: Style = "textured") -> None:
+    def __init__(self, episodes: int, style: Style = "textured", tracking: TrackingOptions | None = None) -> None:
+        self.tracking = tracking or TrackingOptions()
         self.data = RefShapesDataset("refshapes", self.task, shots=max(SHOTS), style=style, episodes=episodes)
 
     @abstractmethod
@@ -150,19 +165,23 @@ class VideoObjects(Tracks):
 
     def score(self, model: Predictor, index: int) -> list[ObjectScores]:
         """An object is scored from the frame after the one where its mask was given."""
-        clip = self.data.clip(index)
+        return self.track(model, self.data.clip(index))[1]
+
+    def track(self, model: Predictor, clip: NamedClip) -> tuple[list[FrameResult], list[ObjectScores]]:
+        """A result a frame, and scores an object."""
         joining: dict[int, dict[int, Mask]] = {}
         for object_id, first in clip.first_frames.items():
             joining.setdefault(first, {})[object_id] = clip.ids[first] == object_id
-        results = list(model.track(list(clip.frames), new_masks=joining))
-        return [
+        results = list(model.track(list(clip.frames), new_masks=joining, **asdict(self.tracking)))
+        scores = [
             track_scores(results[first + 1 :], clip.ids[first + 1 :] == object_id, object_id)
             for object_id, first in clip.first_frames.items()
         ]
+        return results, scores
 
 
 class VideoSentences(Tracks):
-    """RVOS. The sentence alone until the object is first seen, then the sentence and the masks predicted so far."""
+    """RVOS. The sentence alone until the object is first seen, then beside it masks predicted so far (`tracking`)."""
 
     task: Task = "rvos"
 
@@ -170,11 +189,12 @@ class VideoSentences(Tracks):
         """Frames are encoded once for all sentences of the clip."""
         clip = self.data.clip(index)
         shared = cast(Predictor, _EncodesOnce(model))
-        return [
-            track_scores(list(shared.track(list(clip.frames), texts={1: sentence})), clip.ids == object_id, 1)
-            for object_id, sentences in clip.sentences.items()
-            for sentence in sentences
-        ]
+        scores = []
+        for object_id, sentences in clip.sentences.items():
+            for sentence in sentences:
+                results = shared.track(list(clip.frames), texts={1: sentence}, **asdict(self.tracking))
+                scores.append(track_scores(list(results), clip.ids == object_id, 1))
+        return scores
 
 
 PROTOCOLS: dict[Task, type[RefShapesProtocol[Any]]] = {

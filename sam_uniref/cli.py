@@ -57,7 +57,7 @@ app = typer.Typer(
     help="Segment the object that a reference points at - a sentence, annotated examples, a first frame.",
 )
 
-ModelOption = Annotated[Path, typer.Option("--model", help="Folder that save_pretrained wrote.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
 ]
@@ -203,6 +203,13 @@ def track(
         float | None,
         typer.Option("--score-threshold", help="Below it an object is not visible; by default 0.4, by sentence 0.3."),
     ] = None,
+    frame_references: Annotated[
+        str,
+        typer.Option(
+            "--frame-references",
+            help="Frames whose masks an object is found by: both (first and previous), first, previous or none.",
+        ),
+    ] = "both",
     checkpoint: CheckpointOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -215,7 +222,14 @@ def track(
     _check_output_folder(out, keep=[*([masks] if masks else []), *joining.values()], frames=frames)
     names = _frame_names(frames)
     network = _load_model(model, checkpoint, device)
-    results = network.track(frames, masks=masks, texts=texts, new_masks=joining, score_threshold=score_threshold)
+    results = network.track(
+        frames,
+        masks=masks,
+        texts=texts,
+        new_masks=joining,
+        score_threshold=score_threshold,
+        frame_references=frame_references,
+    )
     seen: dict[int, int] = {}
     count = 0
     for result in _with_progress(results, names):
@@ -231,7 +245,7 @@ def track(
         typer.echo(f"object {object_id}: visible in {frames_visible} frames")
 
 
-def _load_model(folder: Path, checkpoint: Path | None, device: str | None) -> SamRef:
+def _load_model(folder: str, checkpoint: Path | None, device: str | None) -> SamRef:
     """The model, ready to be asked."""
     from sam_uniref.loading import load_for_use
 

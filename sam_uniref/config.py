@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
+from sam_uniref.adapters.unifusion import checked_order
+
 T = TypeVar("T")
 
 POOLING = ("object", "image")
@@ -20,6 +22,13 @@ class FusionConfig:
     head_width: int = field(default=256, metadata={"help": "width of one head; 8 x 256 whatever C is, as published"})
     dropout: float = field(default=0.1, metadata={"help": "on attention weights, in training"})
     zero_init: bool = field(default=True, metadata={"help": "start from the identity (off: ablation)"})
+    order: str = field(
+        default="parallel",
+        metadata={"help": "of kinds of reference: parallel (as published); in_order, reversed: ablation"},
+    )
+
+    def __post_init__(self) -> None:
+        checked_order(self.order)
 
 
 @dataclass

@@ -201,6 +201,7 @@ class Predictor(ReferenceSegmenter):
         examples: Mapping[int, Sequence[MaskReference]] | None = None,
         new_masks: Mapping[int, Mapping[int, MaskLike] | MaskLike] | None = None,
         score_threshold: float | None = None,
+        frame_references: str = "both",
     ) -> Iterator[FrameResult]:
         """Follow objects through a video, a frame at a time, in constant memory.
 
@@ -215,15 +216,18 @@ class Predictor(ReferenceSegmenter):
             new_masks: ``{frame number: masks}`` of objects that join later; others stay tracked.
             score_threshold: Below it an object counts as not visible. By default 0.4, and 0.3 for an object that
                 is named by a sentence (paper, appendix B).
+            frame_references: Which masks of the video itself an object is found by: ``"both"``, in the first and in
+                the previous frame (published), ``"first"``, ``"previous"``, or ``"none"``: its sentence and examples
+                alone, which it then must have.
 
         Yields:
             A `FrameResult` a frame.
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If no object is given, or a frame changes size.
+            ValueError: If no object is given, an object has nothing to be found by, or a frame changes size.
         """
         from sam_uniref.tracking import VideoTracker, track_video
 
-        tracker = VideoTracker(self, score_threshold=score_threshold)
+        tracker = VideoTracker(self, score_threshold=score_threshold, frame_references=frame_references)
         return track_video(tracker, frames, masks=masks, texts=texts, examples=examples, new_masks=new_masks)

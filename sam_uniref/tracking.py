@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
+from sam_uniref.adapters.references import ReferenceFeatures, stack_rows
 from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, fit_to_image, load_id_map, load_image, load_mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference
+from sam_uniref.tracked_object import FRAME_REFERENCES, GivenMask, TrackedObject
 from sam_uniref.transforms import Size
 from sam_uniref.video import frame_count, read_frames
 
@@ -54,39 +55,6 @@ class FrameResult:
     visible: dict[int, bool]
 
 
-@dataclass(frozen=True)
-class _GivenMask:
-    """A mask for the next frame, and what to call it in messages."""
-
-    mask: Mask
-    name: str
-
-
-@dataclass
-class _TrackedObject:
-    """What is known of one object: one-row references."""
-
-    text: ReferenceFeatures | None = None
-    examples: ReferenceFeatures | None = None
-    first: ReferenceFeatures | None = None
-    previous: ReferenceFeatures | None = None
-    given: _GivenMask | None = None
-
-    def masks(self) -> ReferenceFeatures | None:
-        """Examples, first and previous frame joined; the previous one only once it differs from the first."""
-        known = [r for r in (self.examples, self.first, self.previous) if r is not None]
-        return concat(known) if known else None
-
-    def see(self, reference: ReferenceFeatures) -> None:
-        """Take the current frame as the previous one, and as the first if the object is new or its mask was given."""
-        if self.first is None or self.given is not None:
-            # A given mask is the truth: it starts the object anew.
-            self.first, self.previous = reference, None
-        else:
-            self.previous = reference
-        self.given = None
-
-
 class VideoTracker:
     """Track any number of objects, added and removed at any frame.
 
@@ -101,12 +69,23 @@ class VideoTracker:
         model: A SamRef or a UniRef.
         score_threshold: Below it an object's mask is empty and its last good reference stays. By default the
             paper's 0.4, and 0.3 for an object that is named by a sentence; minus infinity for none at all.
+        frame_references: Which masks of the video itself an object is found by: ``"both"``, in the first and in the
+            previous frame it was seen in (published); ``"first"``; ``"previous"``, which right after the first frame
+            is that one; or ``"none"``, its sentence and examples alone.
+
+    Raises:
+        ValueError: If ``frame_references`` is none of `FRAME_REFERENCES`.
     """
 
-    def __init__(self, model: Predictor, *, score_threshold: float | None = None) -> None:
+    def __init__(
+        self, model: Predictor, *, score_threshold: float | None = None, frame_references: str = "both"
+    ) -> None:
+        if frame_references not in FRAME_REFERENCES:
+            raise ValueError(f"frame_references must be one of {FRAME_REFERENCES}, got {frame_references!r}")
         self.model = model
         self.score_threshold = score_threshold
-        self._objects: dict[int, _TrackedObject] = {}
+        self._frame_references = frame_references
+        self._objects: dict[int, TrackedObject] = {}
         self._frame = 0
         self._size: Size | None = None
 
@@ -136,22 +115,34 @@ class VideoTracker:
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If nothing is given, the id is not positive, or a reference is bad. Nothing is added then.
+            ValueError: If nothing is given, the id is not positive, a reference is bad, or a mask is all there is
+                and ``frame_references="none"`` leaves nothing to find the object by. Nothing is added then.
         """
         object_id = _checked_id(object_id)
-        if mask is None and text is None and not examples:
+        named = text is not None or bool(examples)
+        if mask is None and not named:
             raise ValueError(f"object {object_id} needs a mask=, text= or examples=")
+        self._check_followed(object_id, named)
         given = None if mask is None else _given_mask(mask, object_id, self._size)
         encoded = None
-        if text is not None or examples:
+        if named:
             encoded = self.model.encode_reference(text=text, examples=examples)
-        tracked = self._objects.setdefault(object_id, _TrackedObject())
+        tracked = self._objects.setdefault(object_id, TrackedObject(self._frame_references))
         if encoded is not None and encoded.text is not None:
             tracked.text = encoded.text
         if encoded is not None and encoded.examples is not None:
             tracked.examples = encoded.examples
         if given is not None:
             tracked.given = given
+
+    def _check_followed(self, object_id: int, named: bool) -> None:
+        """Refuse an object that has a mask in the video only, if those are never used."""
+        if self._frame_references == "none" and not named and object_id not in self._objects:
+            others = tuple(choice for choice in FRAME_REFERENCES if choice != "none")
+            raise ValueError(
+                f"object {object_id} has a mask only, and frame_references='none' follows nothing by masks of the "
+                f"video; give it a sentence or examples too, or take one of {others} as frame_references"
+            )
 
     def remove(self, object_id: int) -> None:
         """Forget an object. Added again, it is a new one.
@@ -187,10 +178,11 @@ class VideoTracker:
         labels = _merge(logits, given, size)
         masks = {i: given.get(i, labels == i) for i in self._objects}
         visible = {i: i in given or (i in logits and bool(masks[i].any())) for i in self._objects}
-        references = self._references(features, {i: masks[i] for i in self._objects if visible[i]})
+        seen = {i: tracked for i, tracked in self._objects.items() if visible[i]}
+        references = self._references(features, {i: masks[i] for i, tracked in seen.items() if tracked.wants_frame()})
         # From here on nothing can fail: the state changes as a whole or not at all.
-        for object_id, reference in references.items():
-            self._objects[object_id].see(reference)
+        for object_id, tracked in seen.items():
+            tracked.see(references.get(object_id))
         return self._finish(labels, masks, {i: scores[i] for i in self._objects}, visible)
 
     def _finish(
@@ -253,7 +245,7 @@ class VideoTracker:
         return kinds
 
     def _references(self, features: ImageFeatures, masks: Mapping[int, Mask]) -> dict[int, ReferenceFeatures]:
-        """This frame as a reference of each object seen in it, one row each, encoded in one call."""
+        """This frame as a reference of each of these objects, one row each, encoded in one call."""
         if not masks:
             return {}
         scaled = torch.stack([self.model.transform.mask(mask) for mask in masks.values()]).to(self.model.device)
@@ -326,8 +318,10 @@ def track_video(
     if count is not None and joining and max(joining) >= count:
         raise ValueError(f"new_masks= names frame {max(joining)}, but there are {count} frames, counted from 0")
     pictures = read_frames(frames)
+    named = {*(texts or ()), *(examples or ())}
     for given in joining.values():
-        _masks_by_id(given, None)
+        for object_id in _masks_by_id(given, None):
+            tracker._check_followed(object_id, object_id in named)
     for object_id, text in (texts or {}).items():
         tracker.add(object_id, text=text)
     for object_id, annotated in (examples or {}).items():
@@ -369,13 +363,13 @@ def _masks_by_id(masks: Mapping[int, MaskLike] | MaskLike, size: Size | None) ->
     return {object_id: ids == object_id for object_id in found}
 
 
-def _given_mask(mask: MaskLike, object_id: int, size: Size | None) -> _GivenMask:
+def _given_mask(mask: MaskLike, object_id: int, size: Size | None) -> GivenMask:
     """The object's mask, checked; at the frame's size once it is known."""
     name = str(mask) if isinstance(mask, str | Path) else f"the mask of object {object_id}"
     ids = load_id_map(mask)
     several = np.count_nonzero(np.unique(ids)) > 1
     fitting = (ids.shape[0], ids.shape[1]) if size is None else size
-    return _GivenMask(load_mask(ids, fitting, object_id=object_id if several else None, name=name), name)
+    return GivenMask(load_mask(ids, fitting, object_id=object_id if several else None, name=name), name)
 
 
 def _checked_id(object_id: int) -> int:

@@ -1,15 +1,20 @@
-"""Frames from a video file, a folder of pictures, or anything that yields images; a frame at a time."""
+"""Frames from a video file, a folder of pictures, or anything that yields images, and back into a video file.
+
+Either way it is a frame at a time.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sized
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sam_uniref.images import IMAGE_SUFFIXES, ImageLike
+from sam_uniref.images import IMAGE_SUFFIXES, RGB, ImageLike
+from sam_uniref.state import whole_file
 
 
 def picture_files(folder: str | Path) -> list[Path]:
@@ -93,3 +98,42 @@ def _decode(path: Path) -> Iterator[ImageLike]:
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
     except av.FFmpegError as error:
         raise ValueError(f"{path} is no readable video ({error})") from error
+
+
+def write_video(path: str | Path, frames: Iterable[RGB], *, frames_per_second: int = 10) -> None:
+    """Write an H.264 file that browsers play; it is whole or not there.
+
+    Args:
+        path: Ending in ``.mp4``.
+        frames: Each HWC uint8 RGB, of one size, with an even height and width.
+        frames_per_second: At least 1.
+
+    Raises:
+        ValueError: If there is no frame, a size is odd or changes, or the name ends in something else.
+        OSError: If it cannot be written.
+    """
+    import av
+
+    if Path(path).suffix.lower() != ".mp4":
+        raise ValueError(f"a video is written as .mp4, got {path}")
+    if frames_per_second < 1:
+        raise ValueError(f"frames_per_second must be at least 1, got {frames_per_second}")
+    pictures = iter(frames)
+    first = next(pictures, None)
+    if first is None:
+        raise ValueError("there is not a single frame to write")
+    if first.shape[0] % 2 or first.shape[1] % 2:
+        raise ValueError(f"H.264 needs an even height and width, got {first.shape[1]}x{first.shape[0]}")
+    try:
+        # What browsers play halves the colours' resolution, hence the even sizes.
+        with whole_file(path) as temporary, av.open(str(temporary), "w") as container:
+            stream = container.add_stream("h264", rate=frames_per_second, options={"crf": "18"})
+            stream.height, stream.width = first.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            for picture in chain([first], pictures):
+                if picture.shape != first.shape:
+                    raise ValueError(f"a frame is {picture.shape}, the first one {first.shape} (height, width, 3)")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    except av.FFmpegError as error:
+        raise OSError(f"{path} cannot be written ({error})") from error

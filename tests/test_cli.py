@@ -174,12 +174,15 @@ def test_encode_once_then_segment(folder: Path, model: SamRef, tmp_path: Path) -
     np.testing.assert_array_equal(written > 0, expected.mask)
 
 
-@pytest.mark.parametrize("threshold", [0.2, 0.99])
-def test_track_writes_a_palette_png_a_frame(threshold: float, folder: Path, model: SamRef, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("threshold", "references"), [(0.2, "both"), (0.2, "first"), (0.99, "both")])
+def test_track_writes_a_palette_png_a_frame(
+    threshold: float, references: str, folder: Path, model: SamRef, tmp_path: Path
+) -> None:
     sentence = "the dog: a red one"
     joining = ("--new-mask", f"1:{folder / 'new.png'}", "--text", f"4:{sentence}")
     options = ("--masks", folder / "first.png", *joining)
     common = ("--model", folder / "model", "--out", tmp_path / "out", "--score-threshold", threshold)
+    common = (*common, "--frame-references", references)
     got = answer("track", folder / "clip", *common, *options, "--json")
     expected = list(
         model.track(
@@ -188,6 +191,7 @@ def test_track_writes_a_palette_png_a_frame(threshold: float, folder: Path, mode
             new_masks={1: folder / "new.png"},
             texts={4: sentence},
             score_threshold=threshold,
+            frame_references=references,
         )
     )
     assert files_in(tmp_path / "out") == ["00000.png", "00001.png", "00002.png"]
@@ -265,6 +269,8 @@ def test_encode_refuses_in_one_line(folder: Path, tmp_path: Path) -> None:
         (("--text", "1:dog", "--text", "1:cat"), "--text was given twice for 1"),
         (("--new-mask", "{root}/new.png"), "--new-mask takes a number"),
         (("--masks", "{root}/first.png", "--new-mask", "7:{root}/new.png"), "names frame 7, but there are 3 frames"),
+        (("--masks", "{root}/first.png", "--frame-references", "last"), "frame_references must be one of"),
+        (("--masks", "{root}/first.png", "--frame-references", "none"), "follows nothing by masks of the video"),
         (("--masks", "{root}/first.png", "--out", "{root}/clip"), "is where"),
         (("--masks", "{root}/first.png", "--out", "{root}"), "is where"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -18,16 +19,20 @@ from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.refshapes import STYLES, RefShapesDataset, Style
 from sam_uniref.eval.davis import ObjectScores
 from sam_uniref.eval.evaluate import main
-from sam_uniref.eval.refshapes_protocol import PROTOCOLS, FewShotScore
+from sam_uniref.eval.refshapes_protocol import PROTOCOLS, FewShotScore, TrackingOptions
 from sam_uniref.eval.regions import Overlap
+from sam_uniref.tracked_object import FRAME_REFERENCES
 
 EPISODES = 4
+NOTHING_TO_FOLLOW = "--references none has nothing to follow a first frame's mask by; use --task rvos"
 HEADLINES = {"ris": ("oIoU", "mIoU"), "fss": ("mIoU_1shot", "mIoU_5shot"), "vos": ("J&F",), "rvos": ("J&F",)}
 
 
-def measure(model: KnowingModel, task: Task, style: Style = "textured") -> dict[str, float]:
+def measure(
+    model: KnowingModel, task: Task, style: Style = "textured", tracking: TrackingOptions | None = None
+) -> dict[str, float]:
     """All metrics of a few episodes."""
-    protocol = PROTOCOLS[task](EPISODES, style)
+    protocol = PROTOCOLS[task](EPISODES, style, tracking)
     return protocol.summarise([score for i in range(EPISODES) for score in protocol.score(model, i)])
 
 
@@ -108,6 +113,34 @@ def test_a_clip_is_encoded_once_for_all_its_sentences(truth: Truth, style: Style
         assert [len(a.examples) for a in asked[: first + 3]] == [0] * (first + 1) + [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("task", "choice"),
+    [("vos", "both"), ("vos", "first"), ("vos", "previous"), *(("rvos", choice) for choice in FRAME_REFERENCES)],
+)
+def test_video_tasks_ask_by_the_chosen_frames(task: Task, choice: str, truth: Truth, style: Style) -> None:
+    clip = RefShapesDataset("", task, style=style).clip(0)
+    numbers = {frame.tobytes(): number for number, frame in enumerate(clip.frames)}
+    assert len(numbers) == len(clip.frames)
+    model = KnowingModel(truth)
+    PROTOCOLS[task](EPISODES, style, TrackingOptions(choice)).score(model, 0)
+    asked = [(numbers[a.image.tobytes()], [numbers[i.tobytes()] for i, _ in a.examples]) for a in model.asked]
+    assert all(frame < now for now, frames in asked for frame in frames)
+    assert max(len(frames) for _, frames in asked) == {"both": 2, "first": 1, "previous": 1, "none": 0}[choice]
+    late = {frames[-1] for now, frames in asked if now == len(clip.frames) - 1 and frames}
+    firsts = set(clip.first_frames.values())
+    assert (len(clip.frames) - 2 in late) == (choice in ("both", "previous"))
+    assert late <= firsts or choice != "first"
+    assert (model.asked[0].sentence is None) == (task == "vos")
+
+
+@pytest.mark.parametrize("task", ["vos", "rvos"])
+def test_the_score_threshold_reaches_the_tracker(task: Task, style: Style, truth: Truth) -> None:
+    """The model's score is 0.9 always: above it nothing is seen."""
+    right, none_seen = (measure(KnowingModel(truth), task, style, TrackingOptions("both", t)) for t in (0.85, 0.95))
+    assert right == dict.fromkeys(right, 1.0)
+    assert none_seen == measure(KnowingModel(nothing), task, style)
+
+
 def test_one_and_five_shots_ask_about_the_same_query(truth: Truth, style: Style) -> None:
     model = KnowingModel(truth)
     PROTOCOLS["fss"](EPISODES, style).score(model, 1)
@@ -160,7 +193,8 @@ def results(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     out = tmp_path_factory.mktemp("results") / "new" / "folder"
     assert main(["--model", str(folder), "--task", "all", "--out", str(out), "--episodes", "3"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["results.json", "settings.json"]
-    assert json.loads((out / "settings.json").read_text())["episodes"] == 3
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["episodes"], settings["references"], settings["score_threshold"]) == (3, "both", None)
     return json.loads((out / "results.json").read_text())
 
 
@@ -190,6 +224,21 @@ def test_the_plain_style_is_another_data_set(
     options = ["--task", "ris", "--out", str(tmp_path), "--episodes", "3", "--style", "plain", "--device", "cpu"]
     assert main(["--model", str(folder), *options]) == 0
     assert json.loads((tmp_path / "results.json").read_text())["ris"] != results["ris"]
+
+
+def test_frame_references_and_threshold_are_followed_and_recorded(folder: Path, tmp_path: Path) -> None:
+    def measured(task: str, choice: str, threshold: float = -999.0) -> dict[str, float]:
+        """By default whatever the score, as the untrained model's means nothing."""
+        options = ["--references", choice, "--score-threshold", str(threshold), "--episodes", "1"]
+        assert main(["--model", str(folder), "--task", task, "--out", str(tmp_path), *options]) == 0
+        settings = json.loads((tmp_path / "settings.json").read_text())
+        assert (settings["references"], settings["score_threshold"]) == (choice, threshold)
+        return json.loads((tmp_path / "results.json").read_text())[task]
+
+    assert measured("rvos", "both") != measured("rvos", "none")
+    tracked = [measured("vos", choice) for choice in ("both", "first", "previous")]
+    nothing_seen = measured("vos", "both", 999.0)
+    assert all(a != b for a, b in itertools.combinations([*tracked, nothing_seen], 2))
 
 
 def test_two_processes_give_the_numbers_of_one(
@@ -236,8 +285,17 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", m, "--out", p / "o", "--task", "pose"], "invalid choice: 'pose'"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--data", "coco"], "invalid choice: 'coco'"),
         (lambda p, m: ["--out", p / "o"], "--model"),
+        # That there is no such model would be told if it were looked for first.
+        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--references", "none"], NOTHING_TO_FOLLOW),
+        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--references=none", "--task=vos"], NOTHING_TO_FOLLOW),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--references", "last"], "invalid choice: 'last'"),
+        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--score-threshold", "nan"], "must be finite, got nan"),
+        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--score-threshold=-inf"], "must be finite, got -inf"),
     ],
-    ids=["no model", "file", "no episodes", "device", "no text encoder", "task", "data", "missing"],
+    ids=[
+        *("no model", "file", "no episodes", "device", "no text encoder", "task", "data", "missing"),
+        *("none for all", "none for vos", "frame references", "threshold", "infinite threshold"),
+    ],
 )
 def test_bad_input_is_told_in_one_line(
     options: Callable[[Path, Path], list[object]],

@@ -52,6 +52,8 @@ class ScriptedModel(UntrainedModel):
         self.script = script
         self.sentences: list[str] = []
         self.encoded_images = 0
+        # How many masks in each call.
+        self.encoded_masks: list[int] = []
         self.brightness: list[float] = []
         self.asked: list[dict[str, Row]] = []
         self.fail_in_encode_mask = False
@@ -74,6 +76,7 @@ class ScriptedModel(UntrainedModel):
     def encode_mask(self, features: ImageFeatures, masks: Tensor, source_index: Tensor) -> ReferenceFeatures:
         if self.fail_in_encode_mask:
             raise RuntimeError("out of memory")
+        self.encoded_masks.append(len(masks))
         frames = features.pixels[source_index].amax(dim=(1, 2, 3))
         return self._references(frames, masks.sum(dim=(1, 2)))
 

@@ -1,0 +1,181 @@
+"""Train and evaluate the rows of an ablation table, each with several seeds, and write the table.
+
+    python eval/ablations.py configs/ablations/rows.yaml --out runs/ablations
+    python eval/ablations.py configs/ablations/rows.yaml --out runs/ablations --only "1 head of 128"
+
+Every run is one of `accelerate launch train/finetune.py` and one of `eval/evaluate.py`. What is done already is not
+done again, so a table that was stopped goes on. Writes FOLDER/table.md, FOLDER/results.json and a folder a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sam_uniref.config import build_dataclass
+from sam_uniref.eval.commands import OneLineParser, say_error
+from sam_uniref.eval.demo import HEADLINES
+from sam_uniref.state import whole_file, write_json
+
+Values = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        name: Of the row; unique.
+        train: ``key=value`` over the base configuration.
+        model: The row whose trained models are asked, in place of training.
+        evaluate: Options of ``eval/evaluate.py``.
+        tasks: That are evaluated.
+    """
+
+    name: str
+    train: Sequence[str] = ()
+    model: str | None = None
+    evaluate: Sequence[str] = ()
+    tasks: Sequence[str] = tuple(HEADLINES)
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder's."""
+        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """A table.
+
+    Attributes:
+        base: The configuration that all rows share, beside the table's file.
+        rows: Of the table.
+        seeds: Of each row's runs.
+        episodes: Scenes or clips of each task in evaluation.
+    """
+
+    base: str
+    rows: list[Row] = field(default_factory=list)
+    seeds: Sequence[int] = (0, 1, 2)
+    episodes: int = 60
+
+    def __post_init__(self) -> None:
+        trained = {row.name for row in self.rows if row.model is None}
+        for row in self.rows:
+            if row.model is not None and (row.model not in trained or row.train):
+                raise ValueError(f"row {row.name!r}: model must be a row that trains, and train be left out")
+            unknown = set(row.tasks) - HEADLINES.keys()
+            if unknown:
+                raise ValueError(f"row {row.name!r}: tasks must be of {list(HEADLINES)}, got {sorted(unknown)}")
+        if len({row.folder for row in self.rows}) < len(self.rows):
+            raise ValueError("rows need different names")
+
+
+def read_table(path: Path) -> Ablations:
+    """The table in a YAML file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a key is unknown, or rows don't fit together.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no table {path}")
+    values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    rows = [build_dataclass(Row, row, "rows.") for row in values.pop("rows", [])]
+    return build_dataclass(Ablations, {**values, "rows": rows})
+
+
+def run_row(table: Ablations, row: Row, seed: int, config: Path, out: Path) -> None:
+    """Train (unless another row's model is asked) and evaluate one row with one seed.
+
+    Raises:
+        RuntimeError: If a command fails; its output is above.
+    """
+    owner = next(other for other in table.rows if other.name == (row.model or row.name))
+    trained, results = out / owner.folder / f"seed_{seed}", out / row.folder / f"seed_{seed}"
+    if not (trained / "model" / "config.json").is_file():
+        launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
+        settings = [f"output={trained}", f"seed={seed}", *owner.train]
+        _run([*launch, "--config", str(config), "--resume", *settings])
+    for task in row.tasks:
+        if not (results / task / "results.json").is_file():
+            asked = ["--task", task, "--episodes", str(table.episodes), "--out", str(results / task), *row.evaluate]
+            _run(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
+
+
+def _run(module: Sequence[str]) -> None:
+    """A module with its arguments, in a process of its own, to its end."""
+    if subprocess.run([sys.executable, "-m", *module], check=False).returncode:  # noqa: S603 - our own commands
+        raise RuntimeError(f"failed: python -m {' '.join(module)}")
+
+
+def collect(table: Ablations, out: Path) -> dict[str, Values]:
+    """The main metric of every task of every finished run: ``{row: {task: a value a seed}}``."""
+    found: dict[str, Values] = {}
+    for row in table.rows:
+        for task in row.tasks:
+            files = [out / row.folder / f"seed_{seed}" / task / "results.json" for seed in table.seeds]
+            read = [json.loads(file.read_text())[task] for file in files if file.is_file()]
+            if read:
+                found.setdefault(row.name, {})[task] = [metrics[HEADLINES[task]] for metrics in read]  # type: ignore[index]
+    return found
+
+
+def markdown(found: Mapping[str, Values]) -> str:
+    """Mean and standard deviation over seeds, a row a line."""
+    heads = [f"{task} {metric}" for task, metric in HEADLINES.items()]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name, values in found.items():
+        cells = [_cell(values.get(task, [])) for task in HEADLINES]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Sequence[float]) -> str:
+    """``mean ± deviation``; of one run the value alone."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="YAML file of the rows")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where runs and table go")
+    parser.add_argument("--only", action="append", metavar="ROW", help="rows to run; all by default")
+    given = parser.parse_args(arguments)
+    try:
+        table = read_table(given.table)
+        unknown = {*(given.only or ())} - {row.name for row in table.rows}
+        if unknown:
+            raise ValueError(f"no such rows: {sorted(unknown)}; there are {[row.name for row in table.rows]}")
+        # Seed by seed, so that a table that is stopped has every row.
+        for seed in table.seeds:
+            for row in table.rows:
+                if not given.only or row.name in given.only:
+                    run_row(table, row, seed, given.table.parent / table.base, given.out)
+        found = collect(table, given.out)
+        write_json(given.out / "results.json", found)
+        with whole_file(given.out / "table.md") as temporary:
+            temporary.write_text(markdown(found))
+        sys.stdout.write(markdown(found))
+    except (ValueError, OSError, RuntimeError) as error:
+        return say_error(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""A page of pictures as plain HTML: no script, nothing from elsewhere, light or dark as its reader has it.
+
+Arguments called ``*_html`` are put in as they stand, and come from functions of this module. All others are text,
+and are escaped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem; }
+h1, h2, h3 { line-height: 1.25; }
+h2 { margin-top: 3rem; border-top: 1px solid #8886; padding-top: 1.5rem; }
+h3 { font-size: 1rem; margin: 0 0 .5rem; }
+article { margin: 2rem 0; }
+p { max-width: 48rem; }
+.row { display: flex; flex-wrap: wrap; gap: .75rem; margin-bottom: .75rem; }
+.row figure { flex: 0 1 16rem; min-width: 8rem; }
+.row.small figure { flex-basis: 9rem; min-width: 4rem; }
+figure { margin: 0; }
+figure.wide { margin-bottom: .75rem; }
+img, video { display: block; width: 100%; height: auto; border-radius: 3px; }
+figcaption { font-size: .875rem; }
+.thirds { display: grid; grid-template-columns: repeat(3, 1fr); }
+"""
+
+
+def figure(source: str, alternative: str, caption: str, *, wide: bool = False) -> str:
+    """A picture with its caption.
+
+    Args:
+        source: Where the picture is, from the page.
+        alternative: What the picture shows, for those who do not see it.
+        caption: Below it.
+        wide: Over the page's whole width.
+    """
+    kind = ' class="wide"' if wide else ""
+    picture = f'<img src="{escape(source)}" alt="{escape(alternative)}">'
+    return f"<figure{kind}>{picture}<figcaption>{escape(caption)}</figcaption></figure>\n"
+
+
+def row(figures_html: Iterable[str], *, small: bool = False) -> str:
+    """Figures beside each other, as many as there is room for."""
+    return f'<div class="row{" small" if small else ""}">\n{"".join(figures_html)}</div>\n'
+
+
+def case(title: str, content_html: Iterable[str]) -> str:
+    """One thing that was asked, and all that belongs to it."""
+    return f"<article>\n<h3>{escape(title)}</h3>\n{''.join(content_html)}</article>\n"
+
+
+def film(source: str, columns: Iterable[str]) -> str:
+    """A video with a caption below each of three columns.
+
+    Args:
+        source: Where the video is, from the page.
+        columns: What is seen in them, from the left.
+    """
+    captions = "".join(f"<span>{escape(column)}</span>" for column in columns)
+    video = f'<video src="{escape(source)}" controls loop muted playsinline></video>'
+    return f'<figure class="wide">{video}<figcaption class="thirds">{captions}</figcaption></figure>\n'
+
+
+def section(title: str, text: str, content_html: Iterable[str]) -> str:
+    """A part of the page."""
+    return f"<section>\n<h2>{escape(title)}</h2>\n<p>{escape(text)}</p>\n{''.join(content_html)}</section>\n"
+
+
+def document(title: str, paragraphs: Iterable[str], sections_html: Iterable[str], *, generator: str) -> str:
+    """The whole page.
+
+    Args:
+        title: Of the page.
+        paragraphs: Below the title.
+        sections_html: Below these.
+        generator: Says in the page's head what wrote it, as `generated_by` gives it.
+    """
+    introduction = "".join(f"<p>{escape(paragraph)}</p>\n" for paragraph in paragraphs)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{generated_by(generator)}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+{introduction}{"".join(sections_html)}</body>
+</html>
+"""
+
+
+def generated_by(generator: str) -> str:
+    """The line of a page's head by which its writer knows it again."""
+    return f'<meta name="generator" content="{escape(generator)}">'

@@ -1,0 +1,69 @@
+"""What a tracker knows of one object, and which frames of the clip it keeps as references of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sam_uniref.adapters.references import ReferenceFeatures, concat
+from sam_uniref.images import Mask
+
+# Which masks of the clip itself an object is found by (UniRef++ table 9; "none" is "Lang" in its table 7).
+FRAME_REFERENCES = ("both", "first", "previous", "none")
+
+
+@dataclass(frozen=True)
+class GivenMask:
+    """A mask for the next frame, and what to call it in messages."""
+
+    mask: Mask
+    name: str
+
+
+@dataclass
+class TrackedObject:
+    """One-row references of one object.
+
+    Attributes:
+        frame_references: Which of the clip's frames are kept, one of `FRAME_REFERENCES`.
+        text: A sentence.
+        examples: Annotated images from elsewhere.
+        first: The frame in which the object was first seen, or in which its mask was last given.
+        previous: The last frame after that in which it was seen. With ``"previous"``, the last one of all.
+        given: Its mask in the next frame.
+    """
+
+    frame_references: str = "both"
+    text: ReferenceFeatures | None = None
+    examples: ReferenceFeatures | None = None
+    first: ReferenceFeatures | None = None
+    previous: ReferenceFeatures | None = None
+    given: GivenMask | None = None
+
+    def masks(self) -> ReferenceFeatures | None:
+        """Examples, first and previous frame joined; the previous one only once it differs from the first."""
+        known = [r for r in (self.examples, self.first, self.previous) if r is not None]
+        return concat(known) if known else None
+
+    def wants_frame(self) -> bool:
+        """Whether a frame in which the object is seen becomes one of its references, and is worth encoding."""
+        if self.frame_references == "first":
+            return self._starts()
+        return self.frame_references != "none"
+
+    def see(self, reference: ReferenceFeatures | None) -> None:
+        """Count the current frame, in which the object is seen.
+
+        Args:
+            reference: The frame with the object's mask, if it `wants_frame`. It is the first one if the object is new
+                or its mask was given, and the previous one otherwise.
+        """
+        if reference is not None:
+            if self._starts() and self.frame_references != "previous":
+                self.first, self.previous = reference, None
+            else:
+                self.previous = reference
+        self.given = None
+
+    def _starts(self) -> bool:
+        """Whether the current frame is the object's first one: a given mask is the truth and starts it anew."""
+        return self.first is None or self.given is not None
