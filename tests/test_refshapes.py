@@ -28,6 +28,7 @@ from sam_uniref.data.refshapes import (
     render,
 )
 from sam_uniref.data.refshapes.clips import draw_clip
+from sam_uniref.data.refshapes.doodles import doodle_number
 from sam_uniref.data.refshapes.language import Description, Phrase, resolve
 from sam_uniref.data.refshapes.palette import Background, Paint
 from sam_uniref.data.refshapes.shapes import outline
@@ -205,7 +206,9 @@ def test_training_never_shows_a_held_out_shape(monkeypatch: pytest.MonkeyPatch) 
         data = RefShapesDataset(task, task, side=32)  # type: ignore[arg-type]
         for index in range(60):
             data.sample(index)
-    assert shown == set(SEEN_SHAPES)
+    doodles = {shape for shape in shown if doodle_number(shape) is not None}
+    assert len(doodles) > 30
+    assert shown - doodles == set(SEEN_SHAPES)
     shown.clear()
     data = RefShapesDataset("fss", "fss", side=32)
     for index in range(60):
@@ -239,7 +242,7 @@ def sample_digests() -> dict[str, str]:
 # Of one machine and all others; they change only with the drawing itself, which makes old results incomparable.
 RECORDED = {
     "ris": "c54a1ab60559f395250e683b8c9450df50fb057ade2d0fd642ef5159bae4485c",
-    "fss": "bdc734ac50550698c5d016d1575133bc40724389827169a8bfefef19cc60eb7f",
+    "fss": "60bd6370b10ff4c516e72fc35511323fdec5ace82b18467e37eb54842e115399",
     "vos": "79f354f2de576f9b3721aedeea1fff22ad1ed52bf0f060192e6254abe6cff313",
     "rvos": "70043880f87141db251cdd2f346c80e85baab1bb66d819680049c8aebc210bfe",
 }

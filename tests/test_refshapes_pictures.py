@@ -23,6 +23,7 @@ from sam_uniref.data.refshapes import (
     render,
 )
 from sam_uniref.data.refshapes.clips import draw_clip, draw_name
+from sam_uniref.data.refshapes.doodles import DOODLES, doodle, doodle_number
 from sam_uniref.data.refshapes.palette import Background, Paint, background_pixels
 from sam_uniref.data.refshapes.raster import UNIT, coverage, place
 from sam_uniref.data.refshapes.shapes import outline
@@ -47,7 +48,7 @@ def naive_alpha(x: np.ndarray, y: np.ndarray, following: np.ndarray, side: int, 
 
 
 @given(
-    shape=st.sampled_from(SEEN_SHAPES + UNSEEN_SHAPES),
+    shape=st.sampled_from(SEEN_SHAPES + UNSEEN_SHAPES) | st.integers(0, DOODLES - 1).map(doodle),
     x=st.floats(-0.2, 1.2),
     y=st.floats(-0.2, 1.2),
     size=st.floats(0.05, 0.4),
@@ -65,11 +66,20 @@ def test_raster_covers_what_the_polygon_covers(shape: str, x: float, y: float, s
 
 
 def test_outlines_have_one_size() -> None:
-    for shape in SEEN_SHAPES + UNSEEN_SHAPES:
+    for shape in SEEN_SHAPES + UNSEEN_SHAPES + tuple(map(doodle, range(40))):
         border = outline(shape)
         whole = ShapeObject(shape, "red", Paint("plain", (0, 0, 0), (0, 0, 0), 0.1), 0.2, 0.5, 0.5, 0).patch(256)
         assert whole.alpha.sum() / 255 == pytest.approx(border.area * (0.2 * 256) ** 2, rel=0.01)
         assert 0.35 * np.pi < border.area <= np.pi + 1e-3
+
+
+def test_doodles_are_by_number() -> None:
+    assert [doodle_number(doodle(n)) for n in (0, 7, DOODLES - 1)] == [0, 7, DOODLES - 1]
+    assert outline(doodle(3)).x.tolist() != outline(doodle(4)).x.tolist()
+    for name in ("star", "doodle", "doodle ", "doodle 07", "doodle -1", f"doodle {DOODLES}", "doodle ²"):
+        assert doodle_number(name) is None
+    with pytest.raises(ValueError, match="there is no shape"):
+        outline(f"doodle {DOODLES}")
 
 
 @pytest.mark.parametrize("style", ["textured", "plain"])

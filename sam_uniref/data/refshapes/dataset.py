@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
 from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, draw_clip, draw_name
+from sam_uniref.data.refshapes.doodles import DOODLES, doodle
 from sam_uniref.data.refshapes.draws import Draws
 from sam_uniref.data.refshapes.fewshot import ClassScene, draw_class_scene
 from sam_uniref.data.refshapes.language import draw_description
@@ -32,7 +33,7 @@ Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
 # Streams of chance: what is drawn for one purpose must not move with another.
-_SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS, _SAMPLE = range(6)
+_SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS, _SAMPLE, _DOODLES = range(7)
 
 
 @dataclass(frozen=True)
@@ -260,11 +261,11 @@ class RefShapesDataset:
 
     def _few_shot(self, split: Split, index: int, swapped: bool) -> Sample:
         """A query and K supports of its class; swapped, of the class of another object in the query."""
-        shapes = SEEN_SHAPES if split == "train" else UNSEEN_SHAPES
         picture, place = self._picture(split, index)
+        shapes = self._shapes(split, picture)
         draws = self._draws(split, _CLASSES, picture)
         shape = draws.choice(shapes)
-        first = self._supports(split, index - place, shape)[0]
+        first = self._supports(split, index - place, shape, shapes)[0]
         model = first.scene.objects[first.target]
         if draws.chance(0.5):
             query = draw_class_scene(draws, self.style, shape, shapes, (1, 4), like=model)
@@ -276,13 +277,19 @@ class RefShapesDataset:
         shape = query.scene.objects[target].shape
         pointed = next(o.shape for o in query.scene.objects if o.shape != shape) if swapped else shape
         image, ids = render(query.scene, self.side)
-        references = tuple(AnnotatedImage(*self._annotated(s)) for s in self._supports(split, index, pointed))
+        references = tuple(AnnotatedImage(*self._annotated(s)) for s in self._supports(split, index, pointed, shapes))
         title = f"{self._title(split, index)} {shape}"
         return Sample(title, self.task, image, ids == target + 1, None, references)
 
-    def _supports(self, split: Split, index: int, shape: str) -> list[ClassScene]:
+    def _shapes(self, split: Split, picture: int) -> tuple[str, ...]:
+        """Classes of an episode: in training the named shapes and as many doodles, in validation the unseen shapes."""
+        if split == "validation":
+            return UNSEEN_SHAPES
+        draws = self._draws(split, _DOODLES, picture)
+        return SEEN_SHAPES + tuple(doodle(draws.below(DOODLES)) for _ in SEEN_SHAPES)
+
+    def _supports(self, split: Split, index: int, shape: str, shapes: Sequence[str]) -> list[ClassScene]:
         """K scenes with a shape, each with at most two objects of other shapes."""
-        shapes = SEEN_SHAPES if split == "train" else UNSEEN_SHAPES
         draws = self._draws(split, _SUPPORTS, index)
         return [draw_class_scene(draws, self.style, shape, shapes, (0, 2)) for _ in range(self.shots)]
 

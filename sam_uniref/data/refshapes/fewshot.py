@@ -2,6 +2,9 @@
 
 As members of a class often do, half of the queries' objects look like those of the first support in colour and texture.
 Of the others more than half have a lure: another shape that does.
+
+In training half of the classes are doodles, outlines that mean nothing: a dozen named shapes alone teach to tell these
+from each other, not to compare.
 """
 
 from __future__ import annotations

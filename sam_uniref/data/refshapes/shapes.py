@@ -14,6 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_uniref.data.refshapes.doodles import doodle_loop, doodle_number
+
 Point = tuple[float, float]
 
 SEEN_SHAPES: tuple[str, ...] = (
@@ -57,15 +59,17 @@ class Outline:
 
 @cache
 def outline(shape: str) -> Outline:
-    """The outline of a shape.
+    """The outline of a shape, by its name or that of a doodle.
 
     Raises:
         ValueError: If there is no such shape.
     """
-    if shape not in _LOOPS:
-        raise ValueError(f"there is no shape {shape!r}; known are {sorted(_LOOPS)}")
+    number = doodle_number(shape)
+    if number is None and shape not in _LOOPS:
+        raise ValueError(f"there is no shape {shape!r}; known are {sorted(_LOOPS)} and doodles")
+    drawn = _LOOPS[shape]() if number is None else [doodle_loop(number)]
     # Rounded before anything is decided by comparing, too: sines differ in their last digits between machines.
-    loops = _normalised([[(round(x, 6), round(y, 6)) for x, y in loop] for loop in _LOOPS[shape]()])
+    loops = _normalised([[(round(x, 6), round(y, 6)) for x, y in loop] for loop in drawn])
     points = [point for loop in loops for point in loop]
     following, first = [], 0
     for loop in loops:
