@@ -72,7 +72,8 @@ def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) ->
     Args:
         folder: That folder; or ``"tiny"``, the packaged model.
         checkpoint: The base SAM's file. By default it is looked for by its name in the folder, beside it, in
-            the working folder, in ``$SAM_UNIREF_CHECKPOINTS`` and in the package; its SHA-256 must be the recorded one.
+            the working folder, in ``$SAM_UNIREF_CHECKPOINTS`` and in the package; its SHA-256 must be the recorded one,
+            and one of that name with another SHA-256 is passed over.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
@@ -130,14 +131,23 @@ def _find_base(folder: Path, config: SamRefConfig, given: str | Path | None) -> 
         places.append(Path(os.environ[CHECKPOINT_FOLDER_VARIABLE]))
     places += packaged.base_folders()
     candidates = [packaged.base_checkpoint(given)] if given is not None else [place / name for place in places]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
+    there = [path for path in candidates if path.is_file()]
+    if not there:
         where = f"; it is published at {_KNOWN_URLS[name]}" if name in _KNOWN_URLS else ""
         raise FileNotFoundError(
             f"this model needs the base SAM {name} (sha256 {config.sam.sha256}), which is not in "
             f"{', '.join(str(path.parent) for path in candidates)}{where}. Give its path with checkpoint=, or its "
             f"folder in {CHECKPOINT_FOLDER_VARIABLE}"
         )
-    if config.sam.sha256 and (got := file_sha256(found)) != config.sam.sha256:
-        raise ValueError(f"{found} is not the base SAM of this model: sha256 {got}, expected {config.sam.sha256}")
+    if not config.sam.sha256:
+        return there[0]
+    # Another model's base may have the same name.
+    hashes = {path: file_sha256(path) for path in there}
+    found = next((path for path, got in hashes.items() if got == config.sam.sha256), None)
+    if found is None:
+        got = "; ".join(f"{path} is another one, sha256 {value}" for path, value in hashes.items())
+        raise ValueError(
+            f"{name} with sha256 {config.sam.sha256} is the base SAM of this model, and {got}. Give the right "
+            "one's path with checkpoint=, on the command line --checkpoint"
+        )
     return found

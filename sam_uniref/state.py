@@ -122,7 +122,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        # Temporary folders, and what safetensors writes, are their owner's alone to read.
+        for inner in [temporary, *temporary.rglob("*")]:
+            inner.chmod(0o755 if inner.is_dir() else 0o644)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
             path.replace(old / path.name)

@@ -103,10 +103,24 @@ def test_another_base_checkpoint_is_refused(tmp_path: Path) -> None:
     base = sam_file(tmp_path / "base.pth")
     SamRef.from_sam("tiny", base).save_pretrained(tmp_path / "model")
     torch.save(build_sam("tiny").state_dict(), base)
-    with pytest.raises(ValueError, match=r"base\.pth is not the base SAM of this model: sha256"):
+    with pytest.raises(ValueError, match=r"base\.pth is another one, sha256 .* --checkpoint"):
         SamRef.from_pretrained(tmp_path / "model")
     with pytest.raises(FileNotFoundError, match="given"):
         SamRef.from_pretrained(tmp_path / "model", tmp_path / "given" / "base.pth")
+
+
+def test_another_model_s_base_of_the_same_name_is_passed_over(tmp_path: Path) -> None:
+    base = sam_file(tmp_path / "base.pth")
+    model = SamRef.from_sam("tiny", base)
+    model.save_pretrained(tmp_path / "model")
+    torch.save(build_sam("tiny").state_dict(), tmp_path / "model" / "base.pth")
+    assert_same_answers(SamRef.from_pretrained(tmp_path / "model"), model)
+
+
+def test_everybody_may_read_what_was_saved(tmp_path: Path) -> None:
+    SamRef.from_sam("tiny").save_pretrained(tmp_path / "model")
+    for path in (tmp_path / "model").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_published_bases_are_named_with_their_address(tmp_path: Path) -> None:

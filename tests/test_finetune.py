@@ -154,6 +154,7 @@ def test_video_stage_goes_on_from_the_image_stage(folder: Path, unbroken: Path, 
         ("data.fss.root=/nowhere", "there is no folder /nowhere"),
         ("model.checkpoint=none.pth", "there is no checkpoint at none.pth"),
         ("model.size=vit_x", "SAM size must be one of"),
+        ("data.fss.together=2", "a folder has no together"),
     ],
 )
 def test_bad_settings_are_one_clear_line(folder: Path, tmp_path: Path, override: str, message: str) -> None:
@@ -230,6 +231,13 @@ def test_a_stage_does_not_mind_tasks_that_are_left_out(folder: Path, tmp_path: P
     with pytest.raises(ValueError, match=r"data\.vos\.task must be one of"):
         load_settings(config)
     assert load_settings(config, ["data.vos.weight=0"]).stage == "image"
+
+
+def test_a_bare_no_is_no(folder: Path, tmp_path: Path) -> None:
+    """YAML reads it as false."""
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out")
+    assert load_settings(config, ["precision=no"]).precision == "no"
+    assert load_settings(config, ["precision=bf16"]).precision == "bf16"
 
 
 def test_missing_configuration(tmp_path: Path) -> None:

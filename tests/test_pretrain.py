@@ -109,6 +109,8 @@ def test_attributes_are_those_of_what_each_cell_shows() -> None:
     loss = attributes(features.permute(0, 3, 1, 2).float(), batch.attributes)
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert attributes(features.permute(0, 3, 2, 1).float(), batch.attributes).item() > 5  # rows are not columns
+    nowhere = attributes(features.permute(0, 3, 1, 2).float(), torch.full_like(batch.attributes, -1))
+    assert nowhere.item() == 0
 
 
 def test_unknown_setting(tmp_path: Path) -> None:

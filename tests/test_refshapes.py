@@ -381,6 +381,7 @@ def test_training_batches_draw_from_it() -> None:
         ({"seed": -1}, "seed must be at least 0"),
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"together": 0}, "together must be at least 1"),
+        ({"together": 5, "length": 4}, "together must be at most length, 4"),
     ],
 )
 def test_bad_settings(options: dict, message: str) -> None:

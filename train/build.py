@@ -19,12 +19,10 @@ def build_model(settings: RunSettings) -> SamRef:
 
     Raises:
         FileNotFoundError: If a checkpoint, a saved model or the text encoder is not there.
-        ValueError: If one of them is broken or does not fit, an option is unknown or would do nothing, or there are
+        ValueError: If one of them is broken or does not fit, an option is unknown, or there are
             sentences to train on and no text encoder.
     """
     model_settings = settings.model
-    if model_settings.start_from is not None and model_settings.options:
-        raise ValueError("model.options do nothing with model.start_from, whose own are taken; leave one of them out")
     # Fresh adapters are part of the run: the same seed starts it the same way.
     torch.manual_seed(settings.seed)
     if model_settings.start_from is not None:

@@ -42,7 +42,7 @@ from sam_uniref.train.checkpoints import CheckpointFolder
 from sam_uniref.train.interruption import leave_signals_to_the_run
 from sam_uniref.train.loop import StepPlan, StepResult, run_steps
 from sam_uniref.train.plan import plan
-from sam_uniref.train.settings import RunSettings, load_settings, write_settings
+from sam_uniref.train.settings import RunSettings, changed_settings, load_settings, write_settings
 from sam_uniref.train.summary import parameter_table
 from sam_uniref.train.validation import validate
 
@@ -163,6 +163,9 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
     state = folder.restore(bare, optimizer.optimizer) if resume else None
     first = state["step"] if state else 0
     check_same_step(accelerator, first)
+    recorded = Path(settings.output) / "settings.yaml"
+    for change in changed_settings(settings, recorded) if state else []:
+        logger.warning("stage %s went on to step %d with another setting: %s", settings.stage, first, change)
     if first >= settings.steps and is_finished(settings):
         logger.info("stage %s is done already; its model is in %s", settings.stage, Path(settings.output) / "model")
         return True
@@ -180,7 +183,7 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
     )
     accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
     if accelerator.is_main_process:
-        write_settings(settings, Path(settings.output) / "settings.yaml")
+        write_settings(settings, recorded)
     accelerator.wait_for_everyone()
     loader = iter(make_loader(settings, batches, first))
 
@@ -240,7 +243,7 @@ def main() -> int:
                 logging.getLogger().setLevel(logging.ERROR)
             if arguments.plan:
                 if accelerator.is_main_process:
-                    Console(width=120).print(plan(settings, accelerator.num_processes))
+                    Console(width=120).print(plan(settings, accelerator.num_processes, stages[0].model))
                 continue
             finished = train(settings, accelerator, arguments.resume)
             for tracker in accelerator.trackers:

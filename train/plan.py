@@ -19,15 +19,15 @@ from sam_uniref.train.summary import parameter_table
 logger = logging.getLogger(__name__)
 
 
-def skeleton(settings: RunSettings) -> SamRef:
+def skeleton(settings: RunSettings, origin: ModelSettings) -> SamRef:
     """The run's model with shapes and no memory, with the stage's parts unfrozen."""
     with torch.device("meta"):
-        config = model_config(settings.model)
-        host = SamHost(build_sam(settings.model.size))
+        config = model_config(origin)
+        host = SamHost(build_sam(origin.size))
         text = None
-        if settings.model.text_encoder is not None:
-            config.text_encoder.name = settings.model.text_encoder
-            text = _text_skeleton(settings.model.text_encoder, host.channels)
+        if origin.text_encoder is not None:
+            config.text_encoder.name = origin.text_encoder
+            text = _text_skeleton(origin.text_encoder, host.channels)
         model = SamRef(host, text, config)
     model.train_text_encoder(settings.train_text_encoder)
     return model
@@ -42,14 +42,20 @@ def _text_skeleton(name: str, channels: int) -> TextEncoder:
     return TextEncoder.from_name(packaged.text_encoder(name), channels, random_weights=True)
 
 
-def plan(settings: RunSettings, processes: int) -> Group:
-    """Tables of the run: batches, data sets, learning rates, parameters."""
+def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
+    """Tables of the run: batches, data sets, learning rates, parameters.
+
+    Args:
+        settings: Of the stage.
+        processes: That share it.
+        origin: The model as it was first made: that of the run's first stage.
+    """
     run = Table(title=f"stage {settings.stage} on {processes} process(es)", show_header=False)
     batch = processes * settings.batch_size * settings.accumulate
     trained = "trained" if settings.train_text_encoder else "frozen"
     rows = {
         "model": f"{settings.model.size}, from {_origin(settings.model)}",
-        "text encoder": f"{settings.model.text_encoder}, {trained}" if settings.model.text_encoder else "none",
+        "text encoder": _spoken(settings.model, origin, trained),
         "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
         "learning rates": f"{settings.optimiser.lr:g}, text encoder {settings.optimiser.text_lr:g}",
@@ -64,7 +70,7 @@ def plan(settings: RunSettings, processes: int) -> Group:
     for name, entry in settings.data.items():
         share = f"{100 * entry.weight / total:.1f}"
         data.add_row(name, entry.task, entry.reader, entry.root, f"{entry.weight:g}", share)
-    return Group(run, data, parameter_table(skeleton(settings)))
+    return Group(run, data, parameter_table(skeleton(settings, origin)))
 
 
 def _origin(model: ModelSettings) -> str:
@@ -72,6 +78,13 @@ def _origin(model: ModelSettings) -> str:
     if model.start_from is not None:
         return model.start_from
     return f"SAM {model.checkpoint}" if model.checkpoint is not None else "random weights"
+
+
+def _spoken(model: ModelSettings, origin: ModelSettings, trained: str) -> str:
+    """The text encoder; what a saved model has is not known before it is loaded."""
+    if origin.text_encoder is not None:
+        return f"{origin.text_encoder}, {trained}"
+    return "none" if model.start_from is None else "that of the model it starts from, if any; not counted below"
 
 
 def _schedule(settings: RunSettings) -> str:

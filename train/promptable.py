@@ -153,6 +153,8 @@ class Attributes(nn.Module):
         targets = attributes[:, :, stride // 2 :: stride, stride // 2 :: stride]
         logits = self.read(features.permute(0, 2, 3, 1)).float().split(self.sizes, dim=-1)
         shown = targets[:, 0] >= 0
+        if not shown.any():  # a mean over nothing is not a number
+            return logits[0].sum() * 0
         losses = [F.cross_entropy(logits[k][shown], targets[:, k][shown]) for k in range(len(self.sizes))]
         return torch.stack(losses).mean()
 

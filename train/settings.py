@@ -120,6 +120,17 @@ class RunSettings:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.optimiser.clip <= 0:
             raise ValueError(f"optimiser.clip must be positive, got {self.optimiser.clip}; a large one clips nothing")
+        for name, dataset in self.data.items():
+            if dataset.together < 1 or self.batch_size % dataset.together:
+                raise ValueError(
+                    f"batch_size must be a multiple of data.{name}.together, {dataset.together}, got {self.batch_size}"
+                )
+        if self.model.start_from is not None and self.model.options:
+            raise ValueError(
+                "model.options do nothing with model.start_from, whose own are taken; leave one of them out"
+            )
+        if self.precision == "False":  # YAML's reading of a bare no
+            self.precision = "no"
         if self.precision not in ("no", "fp16", "bf16"):
             raise ValueError(f"precision must be no, fp16 or bf16, got {self.precision!r}")
         if self.then:
@@ -195,6 +206,27 @@ def write_settings(settings: RunSettings, path: Path) -> None:
     """Record what a run was made of, as YAML that `load_settings` reads."""
     with whole_file(path) as temporary:
         OmegaConf.save(OmegaConf.structured(settings), temporary)
+
+
+def changed_settings(settings: RunSettings, path: Path) -> list[str]:
+    """What differs from the settings that a run recorded, as ``key: before, now ...``; nothing if it recorded none."""
+    if not path.is_file():
+        return []
+    before, now = _flat(OmegaConf.to_container(OmegaConf.load(path))), _flat(asdict(settings))
+    return [
+        f"{key}: {before.get(key)}, now {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _flat(values: Any, path: str = "") -> dict[str, Any]:
+    """``{"model.size": ...}`` from nested mappings."""
+    if not isinstance(values, Mapping):
+        return {path: values}
+    return {
+        name: leaf for key, value in values.items() for name, leaf in _flat(value, f"{path}.{key}".strip(".")).items()
+    }
 
 
 def check_keys(values: Mapping[str, Any], cls: type, path: str = "") -> None:

@@ -61,6 +61,8 @@ class SourceOptions:
 
 def folder_source(name: str, task: Task, options: SourceOptions) -> SampleSource:
     """A user's own folder; see `sam_uniref.data.folder`."""
+    if options.together != 1:  # every sample is augmented by itself, so no two share a picture
+        raise ValueError(f"{name}: a folder has no together, got {options.together}; leave it out")
     return EpisodeDataset(
         name,
         task,

@@ -118,6 +118,8 @@ class RefShapesDataset:
         for field in ("absent", "language_only"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{self.name}: {field} must be in [0, 1], got {getattr(self, field)}")
+        if self.together > self.length:
+            raise ValueError(f"{self.name}: together must be at most length, {self.length}, got {self.together}")
         checked_side(self.side)
         self.validation_split = "validation"
         # The picture drawn last, which the next sample may be about too.
@@ -310,7 +312,7 @@ class RefShapesDataset:
             pairs = self._pairs(clip, absent)
             if not pairs:
                 continue
-            if not absent:
+            if split == "train" and not absent:
                 pairs = _crowded(pairs, self.together)
             # All samples of a picture take one pair of frames; an absent object may need another.
             first, early, late = (own if absent else self._draws(split, _TARGET, picture, attempt)).choice(pairs)
