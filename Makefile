@@ -1,3 +1,4 @@
+# make demo   train the quickstart, compare before and after; results in runs/quickstart
 # make test   environment, install, all tests         make lint   ruff and mypy
 # make check  both                                    make clean  remove the environment and build output
 PYTHON ?= python3
@@ -5,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test lint check install clean
+.PHONY: demo test lint check install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -16,6 +17,13 @@ $(STAMP): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# Stopped, it goes on where it was; `rm -r runs/quickstart` starts it anew.
+# On several GPUs: make demo LAUNCH="--num_processes 2 --multi_gpu" (each takes a batch of its own).
+LAUNCH ?= --num_processes 1 --num_cpu_threads_per_process $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 8))')
+demo: $(STAMP)
+	$(BIN)/accelerate launch $(LAUNCH) train/finetune.py --config configs/quickstart.yaml --resume
+	$(BIN)/python eval/demo.py --model runs/quickstart/joint/model --out runs/quickstart/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -16,9 +16,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -75,6 +74,9 @@ class Ablations:
         for row in self.rows:
             if row.model is not None and (row.model not in trained or row.train):
                 raise ValueError(f"row {row.name!r}: model must be a row that trains, and train be left out")
+            for name in ("train", "evaluate", "tasks"):
+                if isinstance(getattr(row, name), str):
+                    raise ValueError(f"row {row.name!r}: {name} must be a list, got {getattr(row, name)!r}")
             unknown = set(row.tasks) - HEADLINES.keys()
             if unknown:
                 raise ValueError(f"row {row.name!r}: tasks must be of {list(HEADLINES)}, got {sorted(unknown)}")
@@ -91,9 +93,14 @@ def read_table(path: Path) -> Ablations:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {path}")
-    values: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
-    rows = [build_dataclass(Row, row, "rows.") for row in values.pop("rows", [])]
-    return build_dataclass(Ablations, {**values, "rows": rows})
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    rows = values.pop("rows", []) if isinstance(values, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} must have the keys of {Ablations.__name__}, with a list of mappings as rows")
+    return build_dataclass(Ablations, {**values, "rows": [build_dataclass(Row, row, "rows.") for row in rows]})
 
 
 def run_row(table: Ablations, row: Row, seed: int, config: Path, out: Path) -> None:
@@ -108,10 +115,9 @@ def run_row(table: Ablations, row: Row, seed: int, config: Path, out: Path) -> N
         launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
         settings = [f"output={trained}", f"seed={seed}", *owner.train]
         _run([*launch, "--config", str(config), "--resume", *settings])
-    for task in row.tasks:
-        if not (results / task / "results.json").is_file():
-            asked = ["--task", task, "--episodes", str(table.episodes), "--out", str(results / task), *row.evaluate]
-            _run(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
+    if _measured(results, row) is None:
+        asked = ["--task", *row.tasks, "--episodes", str(table.episodes), "--out", str(results), *row.evaluate]
+        _run(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
 
 
 def _run(module: Sequence[str]) -> None:
@@ -120,24 +126,46 @@ def _run(module: Sequence[str]) -> None:
         raise RuntimeError(f"failed: python -m {' '.join(module)}")
 
 
+def claim_folder(table: Ablations, row: Row, config: Path, out: Path) -> None:
+    """Record what the row's runs are made of beside them.
+
+    Raises:
+        ValueError: If what is there was made of something else, which would then stand in one table with this.
+    """
+    made_of = json.dumps(asdict(row) | {"base": yaml.safe_load(config.read_text()), "episodes": table.episodes})
+    file = out / row.folder / "row.json"
+    if file.is_file() and json.loads(file.read_text()) != json.loads(made_of):
+        raise ValueError(f"{file.parent} was made with other settings; remove it, or give another --out")
+    write_json(file, json.loads(made_of))
+
+
 def collect(table: Ablations, out: Path) -> dict[str, Values]:
     """The main metric of every task of every finished run: ``{row: {task: a value a seed}}``."""
     found: dict[str, Values] = {}
     for row in table.rows:
-        for task in row.tasks:
-            files = [out / row.folder / f"seed_{seed}" / task / "results.json" for seed in table.seeds]
-            read = [json.loads(file.read_text())[task] for file in files if file.is_file()]
-            if read:
-                found.setdefault(row.name, {})[task] = [metrics[HEADLINES[task]] for metrics in read]  # type: ignore[index]
+        measured = [_measured(out / row.folder / f"seed_{seed}", row) for seed in table.seeds]
+        runs = [values for values in measured if values is not None]
+        if runs:
+            found[row.name] = {task: [values[task] for values in runs] for task in runs[0]}
     return found
 
 
+def _measured(folder: Path, row: Row) -> dict[str, float] | None:
+    """The main metric of each of the row's tasks; None if not all were evaluated."""
+    file = folder / "results.json"
+    results = json.loads(file.read_text()) if file.is_file() else {}
+    if not results.keys() >= set(row.tasks):
+        return None
+    return {task: results[task][metric] for task, metric in HEADLINES.items() if task in row.tasks}
+
+
 def markdown(found: Mapping[str, Values]) -> str:
-    """Mean and standard deviation over seeds, a row a line."""
-    heads = [f"{task} {metric}" for task, metric in HEADLINES.items()]
+    """Mean and standard deviation over seeds, a row a line, and how many seeds these are."""
+    heads = [*(f"{task} {metric}" for task, metric in HEADLINES.items()), "seeds"]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name, values in found.items():
         cells = [_cell(values.get(task, [])) for task in HEADLINES]
+        cells.append(str(max(map(len, values.values()))))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -166,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed in table.seeds:
             for row in table.rows:
                 if not given.only or row.name in given.only:
+                    claim_folder(table, row, given.table.parent / table.base, given.out)
                     run_row(table, row, seed, given.table.parent / table.base, given.out)
         found = collect(table, given.out)
         write_json(given.out / "results.json", found)

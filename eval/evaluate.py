@@ -1,9 +1,9 @@
-"""Evaluate a model on one task or all four.
+"""Evaluate a model on one task, several or all four.
 
     python eval/evaluate.py --model runs/folder/model --data refshapes --task all --out results/mine
     python eval/evaluate.py --model runs/folder/model --data refshapes --task ris --style plain --out results/plain
     # the paper's ablation: sentences without the masks predicted so far
-    python eval/evaluate.py --model runs/folder/model --task rvos --references none --out results/language
+    python eval/evaluate.py --model runs/folder/model --task rvos --frame-references none --out results/language
     # several processes share the episodes, and give the same numbers
     accelerate launch --num_processes 4 eval/evaluate.py --model runs/folder/model --task all --out results/mine
 
@@ -17,6 +17,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from sam_uniref.tracked_object import FRAME_REFERENCES
 Results = dict[Task, dict[str, float]]
 
 # What settings.json tells of the command line.
-RECORDED = ("model", "checkpoint", "data", "style", "episodes", "references", "score_threshold")
+RECORDED = ("model", "checkpoint", "data", "style", "episodes")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,15 +49,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--model", required=True, help="folder that save_pretrained wrote, or a packaged model's name")
     parser.add_argument("--checkpoint", help="the base SAM's file, if it is not found by its name")
     parser.add_argument("--data", choices=["refshapes"], default="refshapes", help="data set")
-    parser.add_argument("--task", choices=[*TASKS, "all"], default="all", help="what is asked")
+    parser.add_argument("--task", nargs="+", choices=[*TASKS, "all"], default=["all"], help="what is asked")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
     parser.add_argument("--episodes", type=int, default=200, help="scenes or clips of each task")
     parser.add_argument("--style", choices=STYLES, default="textured", help="plain: unlike anything trained on")
     parser.add_argument(
-        "--references",
+        "--frame-references",
         choices=FRAME_REFERENCES,
-        default="both",
-        help="vos, rvos: frames of the clip whose masks an object is found by (both, as published)",
+        help="vos, rvos: frames of the clip whose masks an object is found by; both by default, as published",
     )
     parser.add_argument(
         "--score-threshold",
@@ -65,6 +65,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
     return parser.parse_args(arguments)
+
+
+def asked_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
+    """What ``--task`` stands for, each once, in the order of :data:`TASKS`."""
+    return tuple(task for task in TASKS if task in arguments.task or "all" in arguments.task)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -77,8 +82,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out must be a folder, and {arguments.out} is a file")
-    if arguments.references == "none" and arguments.task in ("vos", "all"):
-        raise ValueError("--references none has nothing to follow a first frame's mask by; use --task rvos")
+    if arguments.frame_references == "none" and "vos" in asked_tasks(arguments):
+        raise ValueError("--frame-references none has nothing to follow a first frame's mask by; use --task rvos")
+    if not {"vos", "rvos"} & {*asked_tasks(arguments)}:
+        for name in ("frame_references", "score_threshold"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is of vos and rvos, not of {arguments.task}; leave it out"
+                )
     # JSON has no infinity, and no score reaches NaN.
     if arguments.score_threshold is not None and not math.isfinite(arguments.score_threshold):
         raise ValueError(f"--score-threshold must be finite, got {arguments.score_threshold}; -999 lets all through")
@@ -136,12 +147,14 @@ def run(arguments: argparse.Namespace, state: PartialState) -> None:
     """Load, ask, write, show."""
     check_arguments(arguments)
     model = load_for_use(arguments.model, arguments.checkpoint, choose_device(arguments.device, state))
-    tasks: tuple[Task, ...] = TASKS if arguments.task == "all" else (arguments.task,)
-    tracking = TrackingOptions(arguments.references, arguments.score_threshold)
-    protocols = {task: PROTOCOLS[task](arguments.episodes, arguments.style, tracking) for task in tasks}
+    tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
+    protocols = {
+        task: PROTOCOLS[task](arguments.episodes, arguments.style, tracking) for task in asked_tasks(arguments)
+    }
     results = {task: evaluate(model, protocol, state) for task, protocol in protocols.items()}
     if state.is_main_process:
         settings = {name: getattr(arguments, name) for name in RECORDED}
+        settings |= asdict(tracking) if {"vos", "rvos"} & protocols.keys() else {}
         write_results(arguments.out, results, settings)
         title = f"RefShapes validation, {arguments.style}, {arguments.episodes} episodes a task"
         Console().print(results_table(results, title))

@@ -24,6 +24,8 @@ from sam_uniref.predictor import Predictor
 from sam_uniref.state import whole_folder
 
 PAGE = "index.html"
+# What file managers leave in any folder that is looked at.
+LEFT_BY_BROWSING = (".DS_Store", "Thumbs.db", "desktop.ini")
 GENERATOR = "sam_uniref.eval.gallery"
 
 
@@ -71,6 +73,8 @@ def check_place(out: Path) -> None:
     written = generated_by(GENERATOR) in shown
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
+        if path.name in LEFT_BY_BROWSING:
+            continue
         if not written or (name not in (PAGE, PICTURES) and f'src="{name}"' not in shown):
             raise FileExistsError(f"{out} holds {name}, which is of no gallery; give another folder, or empty it first")
 
@@ -86,6 +90,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="folder that save_pretrained wrote, or a packaged model's name; may be repeated",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the gallery goes")
+    parser.add_argument("--checkpoint", help="the models' base SAM's file, if it is not found by its name")
     parser.add_argument("--count", type=int, default=6, help="scenes or clips of each task")
     parser.add_argument("--style", choices=STYLES, default="textured", help="plain: unlike anything trained on")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
@@ -118,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders = named_models(given.model)
         check_place(given.out)  # before models are loaded, which takes its time
         device = best_device() if given.device is None else named_device(given.device)
-        models = {label: load_for_use(folder, None, device) for label, folder in folders.items()}
+        models = {label: load_for_use(folder, given.checkpoint, device) for label, folder in folders.items()}
         written = write_gallery(models, given.out, count=given.count, style=given.style)
     except (ValueError, OSError) as error:
         return say_error(error)

@@ -24,7 +24,7 @@ from sam_uniref.eval.regions import Overlap
 from sam_uniref.tracked_object import FRAME_REFERENCES
 
 EPISODES = 4
-NOTHING_TO_FOLLOW = "--references none has nothing to follow a first frame's mask by; use --task rvos"
+NOTHING_TO_FOLLOW = "--frame-references none has nothing to follow a first frame's mask by; use --task rvos"
 HEADLINES = {"ris": ("oIoU", "mIoU"), "fss": ("mIoU_1shot", "mIoU_5shot"), "vos": ("J&F",), "rvos": ("J&F",)}
 
 
@@ -194,7 +194,7 @@ def results(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     assert main(["--model", str(folder), "--task", "all", "--out", str(out), "--episodes", "3"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["results.json", "settings.json"]
     settings = json.loads((out / "settings.json").read_text())
-    assert (settings["episodes"], settings["references"], settings["score_threshold"]) == (3, "both", None)
+    assert (settings["episodes"], settings["frame_references"], settings["score_threshold"]) == (3, "both", None)
     return json.loads((out / "results.json").read_text())
 
 
@@ -206,13 +206,13 @@ def test_results_of_all_tasks(results: dict[str, dict[str, float]]) -> None:
         assert any(0 < value < 1 for value in metrics.values())
 
 
-def test_a_task_alone_gives_the_same_and_a_table(
+def test_two_tasks_alone_give_the_same_and_a_table(
     folder: Path, results: dict[str, dict[str, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing depends on what was asked before."""
     (tmp_path / "results.json").write_text("{}")
-    assert main(["--model", str(folder), "--task", "vos", "--out", str(tmp_path), "--episodes", "3"]) == 0
-    assert json.loads((tmp_path / "results.json").read_text()) == {"vos": results["vos"]}
+    assert main(["--model", str(folder), "--task", "vos", "ris", "--out", str(tmp_path), "--episodes", "3"]) == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == {task: results[task] for task in ("ris", "vos")}
     shown = capsys.readouterr()
     assert f"{results['vos']['J&F']:.4f}" in shown.out
     assert "3/3" in shown.err, "the progress bar"
@@ -229,10 +229,10 @@ def test_the_plain_style_is_another_data_set(
 def test_frame_references_and_threshold_are_followed_and_recorded(folder: Path, tmp_path: Path) -> None:
     def measured(task: str, choice: str, threshold: float = -999.0) -> dict[str, float]:
         """By default whatever the score, as the untrained model's means nothing."""
-        options = ["--references", choice, "--score-threshold", str(threshold), "--episodes", "1"]
+        options = ["--frame-references", choice, "--score-threshold", str(threshold), "--episodes", "1"]
         assert main(["--model", str(folder), "--task", task, "--out", str(tmp_path), *options]) == 0
         settings = json.loads((tmp_path / "settings.json").read_text())
-        assert (settings["references"], settings["score_threshold"]) == (choice, threshold)
+        assert (settings["frame_references"], settings["score_threshold"]) == (choice, threshold)
         return json.loads((tmp_path / "results.json").read_text())[task]
 
     assert measured("rvos", "both") != measured("rvos", "none")
@@ -286,15 +286,19 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", m, "--out", p / "o", "--data", "coco"], "invalid choice: 'coco'"),
         (lambda p, m: ["--out", p / "o"], "--model"),
         # That there is no such model would be told if it were looked for first.
-        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--references", "none"], NOTHING_TO_FOLLOW),
-        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--references=none", "--task=vos"], NOTHING_TO_FOLLOW),
-        (lambda p, m: ["--model", m, "--out", p / "o", "--references", "last"], "invalid choice: 'last'"),
+        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--frame-references", "none"], NOTHING_TO_FOLLOW),
+        (
+            lambda p, m: ["--model", p / "no", "--out", p / "o", "--frame-references=none", "--task=vos"],
+            NOTHING_TO_FOLLOW,
+        ),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--frame-references", "last"], "invalid choice: 'last'"),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--task=ris", "--score-threshold=0"], "is of vos and rvos"),
         (lambda p, m: ["--model", p / "no", "--out", p / "o", "--score-threshold", "nan"], "must be finite, got nan"),
         (lambda p, m: ["--model", p / "no", "--out", p / "o", "--score-threshold=-inf"], "must be finite, got -inf"),
     ],
     ids=[
         *("no model", "file", "no episodes", "device", "no text encoder", "task", "data", "missing"),
-        *("none for all", "none for vos", "frame references", "threshold", "infinite threshold"),
+        *("none for all", "none for vos", "frame references", "not tracked", "threshold", "infinite threshold"),
     ],
 )
 def test_bad_input_is_told_in_one_line(

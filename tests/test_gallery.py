@@ -327,6 +327,12 @@ def test_what_is_not_the_gallerys_is_not_deleted(name: str, folder: Path, tmp_pa
     assert contents(out) == before
 
 
+def test_what_file_managers_leave_is_nobody_s(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_bytes(b"a look at the folder")
+    with pytest.raises(ValueError, match="not today"):
+        write_gallery({"only": Refusing()}, tmp_path, count=1)
+
+
 def test_another_page_is_not_a_gallery(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<!DOCTYPE html><title>My site</title>")
     with pytest.raises(FileExistsError, match=r"holds index\.html, which is of no gallery"):

@@ -47,9 +47,10 @@ def test_a_run_of_two_stages_resumes_in_either(folder: Path, tmp_path: Path) -> 
     assert not (broken / "video").exists()
     done = finetune(config, "--resume")
     assert done.returncode == 0, done.stderr
-    again = finetune(config, "--resume")
+    again = finetune(config, "--resume", "optimiser.lr=5e-4")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("is done already") == 2
+    assert again.stderr.count("with another setting: optimiser.lr: 0.001, now 0.0005") == 2
     for part in ("model", "video/model"):
         expected = load_file(whole / part / "adapters.safetensors")
         for name, tensor in load_file(broken / part / "adapters.safetensors").items():
@@ -65,6 +66,8 @@ def test_a_run_of_two_stages_resumes_in_either(folder: Path, tmp_path: Path) -> 
         ("then.steps=many", "then: "),
         ("then.precision=bf16", "then.precision must be that of the stage before it"),
         ("then.data.vos.task=fss", "data.vos.task must be one of"),
+        ("then.data.vos.together=3", "batch_size must be a multiple of data.vos.together, 3"),
+        ("then.model.options.pooling=image", "model.options do nothing with model.start_from"),
     ],
 )
 def test_what_is_wrong_with_a_later_stage_is_said_at_once(
@@ -102,4 +105,4 @@ def test_stages_nest(tmp_path: Path) -> None:
 def test_the_quickstart_plans(tmp_path: Path) -> None:
     done = finetune(ROOT / "configs" / "quickstart.yaml", "--plan", f"output={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.index("stage image") < done.stdout.index("stage video")
+    assert done.stdout.index("stage image") < done.stdout.index("stage joint")
