@@ -1,6 +1,7 @@
 """The plug-in: UniFusion, the reference encoders and LoRA. It knows no SAM and no DETR."""
 
 from sam_uniref.adapters.attention import CrossAttention
+from sam_uniref.adapters.frames import FrameKeys, FrameReference, FrameReferences
 from sam_uniref.adapters.lora import add_lora, has_lora, lora_disabled
 from sam_uniref.adapters.mask_encoder import MaskEncoder
 from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
@@ -10,6 +11,9 @@ from sam_uniref.adapters.unifusion import UniFusion
 
 __all__ = [
     "CrossAttention",
+    "FrameKeys",
+    "FrameReference",
+    "FrameReferences",
     "MaskEncoder",
     "MaskedImageResNet",
     "ReferenceFeatures",

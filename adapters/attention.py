@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam_uniref.adapters.frames import FrameReferences, attend_frames
+
 
 @functools.cache
 def _flash_varlen() -> Callable[..., Tensor] | None:
@@ -128,6 +130,42 @@ class CrossAttention(nn.Module):
     def project_queries(self, tokens: Tensor) -> Tensor:
         """``(B, L, C)`` image tokens to ``(B, heads, L, D)`` queries, once for all rows about an image."""
         return self.split_heads(self.query(tokens))
+
+    def project_keys(self, tokens: Tensor) -> Tensor:
+        """``(L, C)`` normalised tokens of one picture to ``(heads, L, D)`` keys, to be kept."""
+        return self.split_heads(self.key(tokens)[None])[0].contiguous()
+
+    def frames(self, queries: Tensor, references: FrameReferences, level: int) -> Tensor:
+        """As `forward`, to pictures that rows share.
+
+        Rows about one image have one set of queries, so a picture's attention weights are those of all its rows. And as
+        weights sum to one, values may be projected after they were averaged: a row costs its values once.
+
+        Args:
+            queries: ``(1, heads, Lq, D)`` where all rows have the same, else ``(N, heads, Lq, D)``.
+            references: N rows.
+            level: Of the image features.
+
+        Returns:
+            ``(N, Lq, C)``, after the output projection; for rows without a reference without meaning.
+        """
+        if len(queries) > 1:
+            rows = torch.arange(len(queries), device=queries.device)[:, None]
+            absent = queries.new_zeros(1, queries.shape[2], self.output.out_features)
+            each = [
+                self.frames(queries[row], references.select(row), level) if references.rows[row] else absent
+                for row in rows
+            ]
+            return torch.cat(each)
+        shared = references.by_frame(level)
+        output = self.output.weight.unflatten(1, (self.heads, -1))
+        value = self.value.weight.unflatten(0, (self.heads, -1))
+        # Per head the value's and the output's projection as one: (C, heads * C).
+        weight = torch.einsum("ohd,hdi->ohi", output, value).flatten(1)
+        bias = F.linear(self.value.bias, self.output.weight, self.output.bias)
+        return attend_frames(
+            queries[0], shared, len(references), lambda attended: F.linear(attended.flatten(2), weight, bias)
+        )
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
         """Attend from projected queries to reference tokens.

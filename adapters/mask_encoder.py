@@ -12,21 +12,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_uniref.adapters.resnet import MaskedImageResNet
+from sam_uniref.adapters.resnet import MaskedImageResNet, convolve_halves
 
 
 class ResBlock(nn.Module):
-    """``skip(x) + conv(relu(conv(relu(x))))`` without normalisation; a 3x3 skip where widths differ."""
+    """``x + conv(relu(conv(relu(x))))`` without normalisation."""
 
-    def __init__(self, channels: int, out: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 3, padding=1)
-        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, channels, h, w)`` to ``(N, out, h, w)``."""
-        return self.skip(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
+        """``(N, channels, h, w)`` to the same."""
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class JoiningResBlock(nn.Module):
+    """A residual block of two maps side by side, ``skip(x) + conv(relu(conv(relu(x))))`` with a 3x3 skip."""
+
+    def __init__(self, own: int, shared: int, out: int) -> None:
+        super().__init__()
+        self.skip = nn.Conv2d(own + shared, out, 3, padding=1)
+        self.conv1 = nn.Conv2d(own + shared, out, 3, padding=1)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+
+    def forward(self, own: Tensor, shared: Tensor, source_index: Tensor) -> Tensor:
+        """``(N, own, h, w)`` beside rows ``source_index`` of ``(B, shared, h, w)`` to ``(N, out, h, w)``."""
+        inner = convolve_halves(self.conv1, F.relu(own), F.relu(shared), source_index)
+        return convolve_halves(self.skip, own, shared, source_index) + self.conv2(F.relu(inner))
 
 
 class ChannelSpatialAttention(nn.Module):
@@ -56,13 +70,13 @@ class FeatureFuser(nn.Module):
 
     def __init__(self, trunk_channels: int, feature_channels: int, out: int) -> None:
         super().__init__()
-        self.block1 = ResBlock(trunk_channels + feature_channels, out)
+        self.block1 = JoiningResBlock(trunk_channels, feature_channels, out)
         self.attention = ChannelSpatialAttention(out)
-        self.block2 = ResBlock(out, out)
+        self.block2 = ResBlock(out)
 
-    def forward(self, encoded: Tensor, features: Tensor) -> Tensor:
-        """``(N, trunk_channels, h, w)`` and ``(N, feature_channels, h, w)`` to ``(N, out, h, w)``."""
-        x = self.block1(torch.cat([encoded, features], dim=1))
+    def forward(self, encoded: Tensor, features: Tensor, source_index: Tensor) -> Tensor:
+        """``(N, trunk_channels, h, w)`` and ``(B, feature_channels, h, w)`` to ``(N, out, h, w)``."""
+        x = self.block1(encoded, features, source_index)
         return self.block2(x + self.attention(x))
 
 
@@ -85,13 +99,16 @@ class MaskEncoder(nn.Module):
             FeatureFuser(channels, feature_channels, feature_channels) for channels in self.trunk.channels
         )
 
-    def forward(self, pixels: Tensor, masks: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encode N annotated images.
+    def forward(
+        self, pixels: Tensor, masks: Tensor, features: Sequence[Tensor], source_index: Tensor | None = None
+    ) -> list[Tensor]:
+        """Encode N annotations of B images. What depends on the image alone is computed once an image.
 
         Args:
-            pixels: ``(N, 3, H, W)``, normalised and padded as for the image encoder.
+            pixels: ``(B, 3, H, W)``, normalised and padded as for the image encoder.
             masks: ``(N, 1, H, W)`` in [0, 1].
-            features: Per level ``(N, C, h, w)``, the image encoder's output for the same images.
+            features: Per level ``(B, C, h, w)``, the image encoder's output for the same images.
+            source_index: ``(N,)`` int64, which image each mask is of; by default each is of its own (N = B).
 
         Returns:
             Per level ``(N, C, h, w)``.
@@ -99,9 +116,11 @@ class MaskEncoder(nn.Module):
         Raises:
             ValueError: If the number of levels, or a level's size, does not fit the strides.
         """
-        maps = self.trunk(pixels, masks)
+        if source_index is None:
+            source_index = torch.arange(len(masks), device=masks.device)
+        maps = self.trunk(pixels, masks, source_index)
         sizes = [tuple(m.shape[-2:]) for m in maps]
         got = [tuple(f.shape[-2:]) for f in features]
         if sizes != got:
             raise ValueError(f"image features must have the sizes {sizes} of strides {self.trunk.strides}, got {got}")
-        return [fuser(m, f) for fuser, m, f in zip(self.fusers, maps, features, strict=True)]
+        return [fuser(m, f, source_index) for fuser, m, f in zip(self.fusers, maps, features, strict=True)]

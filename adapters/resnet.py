@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
@@ -66,17 +65,18 @@ class MaskedImageResNet(nn.Module):
         self.channels = tuple(stage_channels)
         self.stages = STAGE_STRIDES.index(strides[-1]) + 1
 
-    def forward(self, pixels: Tensor, masks: Tensor) -> list[Tensor]:
+    def forward(self, pixels: Tensor, masks: Tensor, source_index: Tensor) -> list[Tensor]:
         """Encode images together with their masks.
 
         Args:
-            pixels: ``(N, 3, H, W)``, normalised as for the image encoder.
+            pixels: ``(B, 3, H, W)``, normalised as for the image encoder.
             masks: ``(N, 1, H, W)``, in [0, 1].
+            source_index: ``(N,)`` int64, which image each mask is of.
 
         Returns:
             One ``(N, channels, H / stride, W / stride)`` map a stride.
         """
-        x = F.relu(self.bn1(self.conv1(torch.cat([pixels, masks.to(pixels.dtype)], dim=1))))
+        x = F.relu(self.bn1(convolve_halves(self.conv1, masks.to(pixels.dtype), pixels, source_index, own_first=False)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         maps = []
         for stage in range(self.stages):
@@ -109,6 +109,27 @@ class MaskedImageResNet(nn.Module):
                 "ImageNet weights need width=64 and norm='batch'"
             )
         self.load_state_dict(start)
+
+
+def convolve_halves(
+    convolution: nn.Conv2d, own: Tensor, shared: Tensor, source_index: Tensor, *, own_first: bool = True
+) -> Tensor:
+    """A convolution of ``cat([own, shared[source_index]])``, with the shared channels' part computed once an image.
+
+    Args:
+        convolution: Of both halves' channels.
+        own: ``(N, c, h, w)``.
+        shared: ``(B, c', h, w)``.
+        source_index: ``(N,)`` int64.
+        own_first: Whether ``own`` comes first in the convolution's channels.
+    """
+    sizes = [own.shape[1], shared.shape[1]]
+    first, second = convolution.weight.split(sizes if own_first else sizes[::-1], dim=1)
+    weights = (first, second) if own_first else (second, first)
+    step, padding = convolution.stride, convolution.padding
+    by_row = F.conv2d(own, weights[0], convolution.bias, step, padding)  # type: ignore[arg-type]
+    by_image = F.conv2d(shared, weights[1], None, step, padding)  # type: ignore[arg-type]
+    return by_row + by_image[source_index]
 
 
 def _stage(channels: int, out: int, stride: int, make_norm: Callable[[int], nn.Module]) -> nn.Sequential:

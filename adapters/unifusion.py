@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_uniref.adapters.attention import CrossAttention
+from sam_uniref.adapters.frames import FrameKeys, FrameReferences
 from sam_uniref.adapters.references import ReferenceFeatures
 
 ORDERS = ("parallel", "in_order", "reversed")
@@ -69,7 +70,9 @@ class UniFusion(nn.Module):
             nn.init.zeros_(modulate.bias)
         self.modulation = nn.Sequential(nn.SiLU(), modulate)
 
-    def forward(self, features: Sequence[Tensor], references: Sequence[ReferenceFeatures]) -> list[Tensor]:
+    def forward(
+        self, features: Sequence[Tensor], references: Sequence[ReferenceFeatures | FrameReferences]
+    ) -> list[Tensor]:
         """Fuse references into image features.
 
         Args:
@@ -94,7 +97,9 @@ class UniFusion(nn.Module):
         for level, feature in enumerate(features):
             tokens = feature.flatten(2).transpose(1, 2)
             # Once an image, not once a row: until something is injected, rows about one image are alike.
-            queries = self._queries(tokens)[image_index]
+            queries = self._queries(tokens)
+            if len(feature) > 1:
+                queries = queries[image_index]
             fused = tokens[image_index]
             for position, reference in enumerate(sequence):
                 if position > 0 and self.order != "parallel":
@@ -107,10 +112,32 @@ class UniFusion(nn.Module):
         """``(B, h * w, C)`` image tokens to ``(B, heads, h * w, D)`` queries."""
         return self.attention.project_queries(self.query_norm(tokens))
 
-    def contribution(self, queries: Tensor, reference: ReferenceFeatures, level: int) -> Tensor:
-        """What one kind of reference adds to one level, ``(N, h * w, C)``; zero for absent rows."""
-        keys, values, padding, pooled = reference.level(level)
-        attended = self.attention(queries, self.key_norm(keys), values, padding | ~reference.present[:, None])
+    def frame_keys(self, keys: Sequence[Tensor], padding: Sequence[Tensor]) -> FrameKeys:
+        """What attention needs of a picture, to be kept for all objects annotated in it.
+
+        Args:
+            keys: Per level ``(L, C)`` features.
+            padding: Per level ``(L,)`` bool, True = padding.
+        """
+        projected = tuple(self.attention.project_keys(self.key_norm(level)) for level in keys)
+        return FrameKeys(projected, tuple(padding))
+
+    def contribution(self, queries: Tensor, reference: ReferenceFeatures | FrameReferences, level: int) -> Tensor:
+        """What one kind of reference adds to one level, ``(N, h * w, C)``; zero for absent rows.
+
+        Args:
+            queries: ``(1, heads, h * w, D)`` where all rows have the same, else ``(N, heads, h * w, D)``.
+            reference: N rows.
+            level: Of the image features.
+        """
+        if isinstance(reference, FrameReferences):
+            pooled = reference.pooled[level]
+            attended = self.attention.frames(queries, reference, level)
+        else:
+            keys, values, padding, pooled = reference.level(level)
+            padding = padding | ~reference.present[:, None]
+            shared = queries.expand(len(reference), -1, -1, -1)
+            attended = self.attention(shared, self.key_norm(keys), values, padding)
         shift, scale, gate = self.modulation(pooled)[:, None, :].chunk(3, dim=-1)
         added = gate * (attended * (1 + scale) + shift)
         return torch.where(reference.present[:, None, None], added, 0.0)

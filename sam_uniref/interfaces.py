@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from sam_uniref.adapters.frames import FrameReference, FrameReferences
 from sam_uniref.adapters.references import ReferenceFeatures, concat
 from sam_uniref.transforms import ImageTransform, Size, content_mask
 
@@ -200,10 +201,18 @@ class ReferenceSegmenter(nn.Module, ABC):
         """Encode N annotated images: masks ``(N, S, S)`` of the images ``source_index`` (N,) of ``features``."""
 
     @abstractmethod
+    def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
+        """One encoded picture and ``(N, S, S)`` masks of it, none empty: N references that share the picture."""
+
+    @abstractmethod
+    def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
+        """One row of annotated images from elsewhere as a reference to look back at in every frame."""
+
+    @abstractmethod
     def predict(
         self,
         features: ImageFeatures,
-        references: Sequence[ReferenceFeatures],
+        references: Sequence[ReferenceFeatures | FrameReferences],
         prompts: Prompts | None = None,
         *,
         multimask: bool = False,

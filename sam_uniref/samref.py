@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from sam_uniref import packaged
 from sam_uniref.adapters import (
+    FrameReference,
+    FrameReferences,
     MaskEncoder,
     ReferenceFeatures,
     TextEncoder,
@@ -185,9 +187,8 @@ class SamRef(Predictor):
             N rows, about images 0 to N-1 until `ReferenceFeatures.about` says otherwise. A row whose mask is
             empty is not present.
         """
-        levels = [level[source_index] for level in features.levels]
-        values = self.mask_encoder(features.pixels[source_index], masks[:, None], levels)
-        keys = [level.flatten(2).transpose(1, 2) for level in levels]
+        values = self.mask_encoder(features.pixels, masks[:, None], features.levels, source_index)
+        keys = [level[source_index].flatten(2).transpose(1, 2) for level in features.levels]
         padding = [padded[source_index].flatten(1) for padded in features.padding]
         return ReferenceFeatures(
             keys=tuple(keys),
@@ -195,27 +196,44 @@ class SamRef(Predictor):
             padding=tuple(padding),
             pooled=tuple(
                 self._pool(k, p, masks, (level.shape[2], level.shape[3]))
-                for k, p, level in zip(keys, padding, levels, strict=True)
+                for k, p, level in zip(keys, padding, features.levels, strict=True)
             ),
             present=masks.flatten(1).any(1),
             image_index=torch.arange(len(masks), device=masks.device),
         )
 
+    def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
+        """One encoded picture and ``(N, S, S)`` masks of it: N references that share the picture."""
+        encoded = self.encode_mask(features, masks, torch.zeros(len(masks), dtype=torch.int64, device=masks.device))
+        frame = self.fusion.frame_keys([k[0] for k in encoded.keys], [p[0] for p in encoded.padding])
+        # Copies, as a view would keep what all objects have for as long as one of them is there.
+        return [
+            FrameReference(
+                frame, tuple(v[row].clone() for v in encoded.values), tuple(p[row].clone() for p in encoded.pooled)
+            )
+            for row in range(len(masks))
+        ]
+
+    def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
+        """One row of annotated images from elsewhere as a reference to look back at in every frame."""
+        frame = self.fusion.frame_keys([k[0] for k in annotated.keys], [p[0] for p in annotated.padding])
+        return FrameReference(frame, tuple(v[0] for v in annotated.values), tuple(p[0] for p in annotated.pooled))
+
     def _pool(self, keys: Tensor, padding: Tensor, masks: Tensor, grid: Size) -> Tensor:
         """Mean of the keys ``(N, L, C)`` over the object, each cell by its share of it, or over the image."""
         if self.config.pooling == "image":
-            weights = (~padding).to(keys.dtype)
+            weights = (~padding).to(keys.dtype).expand(len(keys), -1)
         else:
             weights = F.adaptive_avg_pool2d(masks[:, None].to(keys.dtype), grid).flatten(1)
-        weights = weights[:, :, None]
-        return (keys * weights).sum(1) / weights.sum(1).clamp(min=1e-6)
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
+        return (weights[:, None] @ keys)[:, 0]
 
     # ---- Answering ----
 
     def predict(
         self,
         features: ImageFeatures,
-        references: Sequence[ReferenceFeatures],
+        references: Sequence[ReferenceFeatures | FrameReferences],
         prompts: Prompts | None = None,
         *,
         multimask: bool = False,
@@ -263,7 +281,7 @@ class SamRef(Predictor):
     def _decode_referred(
         self,
         features: ImageFeatures,
-        references: Sequence[ReferenceFeatures],
+        references: Sequence[ReferenceFeatures | FrameReferences],
         prompts: Prompts | None,
         multimask: bool,
         decoder: str,
@@ -361,7 +379,7 @@ class SamRef(Predictor):
             add_lora(self.text_encoder.model, lora.text_targets, **options)
 
 
-def prompt_token(references: Sequence[ReferenceFeatures]) -> Tensor:
+def prompt_token(references: Sequence[ReferenceFeatures | FrameReferences]) -> Tensor:
     """The pooled vector ``(N, C)`` of the first reference present in each row."""
     token = references[-1].pooled[-1]
     for reference in reversed(references[:-1]):

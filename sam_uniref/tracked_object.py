@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sam_uniref.adapters.references import ReferenceFeatures, concat
+from sam_uniref.adapters.frames import FrameReference
+from sam_uniref.adapters.references import ReferenceFeatures
 from sam_uniref.images import Mask
 
 # Which masks of the clip itself an object is found by (UniRef++ table 9; "none" is "Lang" in its table 7).
@@ -21,12 +22,12 @@ class GivenMask:
 
 @dataclass
 class TrackedObject:
-    """One-row references of one object.
+    """References of one object.
 
     Attributes:
         frame_references: Which of the clip's frames are kept, one of `FRAME_REFERENCES`.
-        text: A sentence.
-        examples: Annotated images from elsewhere.
+        text: A sentence, as one row.
+        examples: Annotated images from elsewhere, all of them as one.
         first: The frame in which the object was first seen, or in which its mask was last given.
         previous: The last frame after that in which it was seen. With ``"previous"``, the last one of all.
         given: Its mask in the next frame.
@@ -34,15 +35,14 @@ class TrackedObject:
 
     frame_references: str = "both"
     text: ReferenceFeatures | None = None
-    examples: ReferenceFeatures | None = None
-    first: ReferenceFeatures | None = None
-    previous: ReferenceFeatures | None = None
+    examples: FrameReference | None = None
+    first: FrameReference | None = None
+    previous: FrameReference | None = None
     given: GivenMask | None = None
 
-    def masks(self) -> ReferenceFeatures | None:
-        """Examples, first and previous frame joined; the previous one only once it differs from the first."""
-        known = [r for r in (self.examples, self.first, self.previous) if r is not None]
-        return concat(known) if known else None
+    def masks(self) -> tuple[FrameReference, ...]:
+        """Examples, first and previous frame; the previous one only once it differs from the first."""
+        return tuple(r for r in (self.examples, self.first, self.previous) if r is not None)
 
     def wants_frame(self) -> bool:
         """Whether a frame in which the object is seen becomes one of its references, and is worth encoding."""
@@ -50,7 +50,7 @@ class TrackedObject:
             return self._starts()
         return self.frame_references != "none"
 
-    def see(self, reference: ReferenceFeatures | None) -> None:
+    def see(self, reference: FrameReference | None) -> None:
         """Count the current frame, in which the object is seen.
 
         Args:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from sam_uniref.adapters.frames import FrameReference, FrameReferences
 from sam_uniref.adapters.references import ReferenceFeatures, stack_rows
+from sam_uniref.aggregation import merge
 from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, fit_to_image, load_id_map, load_image, load_mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
-from sam_uniref.reference import MaskReference
+from sam_uniref.reference import MaskReference, fingerprint
 from sam_uniref.tracked_object import FRAME_REFERENCES, GivenMask, TrackedObject
+from sam_uniref.tracker_state import pack_objects, read_state, unpack_objects, write_state
 from sam_uniref.transforms import Size
 from sam_uniref.video import frame_count, read_frames
 
@@ -31,8 +33,6 @@ logger = logging.getLogger(__name__)
 # Appendix B of the paper: "0.4 for VOS datasets and 0.3 for RVOS datasets".
 VOS_THRESHOLD = 0.4
 RVOS_THRESHOLD = 0.3
-# Log-odds beyond which nothing is more certain; keeps infinities out of the softmax.
-_CERTAIN = 1e4
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class FrameResult:
         index: Number of the frame, from 0.
         labels: ``(H, W)`` int32 of object ids, 0 = background. Every pixel has one owner.
         masks: Per object id ``(H, W)`` bool: the object's pixels in ``labels``, or its given mask as it stands (where
-            given masks overlap, ``labels`` has the higher id).
+            given masks overlap, ``labels`` has the higher id). Of objects that don't compete, all pixels of each.
         scores: Per object id; 1.0 in the frame where its mask was given.
         visible: Per object id, whether it was found in this frame.
     """
@@ -72,18 +72,26 @@ class VideoTracker:
         frame_references: Which masks of the video itself an object is found by: ``"both"``, in the first and in the
             previous frame it was seen in (published); ``"first"``; ``"previous"``, which right after the first frame
             is that one; or ``"none"``, its sentence and examples alone.
+        exclusive: Objects compete for pixels by soft aggregation, as published for VOS and Ref-DAVIS. Without, each is
+            found as if it were alone and masks may overlap, as published for Ref-YouTube-VOS.
 
     Raises:
         ValueError: If ``frame_references`` is none of `FRAME_REFERENCES`.
     """
 
     def __init__(
-        self, model: Predictor, *, score_threshold: float | None = None, frame_references: str = "both"
+        self,
+        model: Predictor,
+        *,
+        score_threshold: float | None = None,
+        frame_references: str = "both",
+        exclusive: bool = True,
     ) -> None:
         if frame_references not in FRAME_REFERENCES:
             raise ValueError(f"frame_references must be one of {FRAME_REFERENCES}, got {frame_references!r}")
         self.model = model
         self.score_threshold = score_threshold
+        self.exclusive = exclusive
         self._frame_references = frame_references
         self._objects: dict[int, TrackedObject] = {}
         self._frame = 0
@@ -103,9 +111,7 @@ class VideoTracker:
         text: str | None = None,
         examples: Sequence[MaskReference] | None = None,
     ) -> None:
-        """Add an object, or references to one that is tracked; they count from the next `step` on.
-
-        What is given again takes the place of what was given before; a new mask starts the object anew.
+        """Add an object. It is looked for from the next `step` on.
 
         Args:
             object_id: A positive number of your choice; it stays the object's.
@@ -115,23 +121,63 @@ class VideoTracker:
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If nothing is given, the id is not positive, a reference is bad, or a mask is all there is
-                and ``frame_references="none"`` leaves nothing to find the object by. Nothing is added then.
+            ValueError: If nothing is given, the id is not positive or is tracked already, a reference is bad, or a
+                mask is all there is and ``frame_references="none"`` leaves nothing to find the object by. Nothing
+                is added then.
         """
         object_id = _checked_id(object_id)
-        named = text is not None or bool(examples)
-        if mask is None and not named:
+        if object_id in self._objects:
+            raise ValueError(f"object {object_id} is tracked already; update() it, or remove() it first")
+        self._check_followed(object_id, text is not None or bool(examples))
+        tracked = TrackedObject(self._frame_references)
+        self._refer(object_id, tracked, mask, text, examples)
+        self._objects[object_id] = tracked
+
+    @torch.no_grad()
+    def update(
+        self,
+        object_id: int,
+        *,
+        mask: MaskLike | None = None,
+        text: str | None = None,
+        examples: Sequence[MaskReference] | None = None,
+    ) -> None:
+        """Give more references to a tracked object, or correct it; they count from the next `step` on.
+
+        What is given again takes the place of what was given before; a new mask starts the object anew.
+
+        Args:
+            object_id: Of a tracked object.
+            mask: As in `add`.
+            text: As in `add`.
+            examples: As in `add`.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If nothing is given, no such object is tracked, or a reference is bad. Nothing is changed then.
+        """
+        self._refer(object_id, self._tracked(object_id), mask, text, examples)
+
+    def _refer(
+        self,
+        object_id: int,
+        tracked: TrackedObject,
+        mask: MaskLike | None,
+        text: str | None,
+        examples: Sequence[MaskReference] | None,
+    ) -> None:
+        """Encode and check what is given, then put it to the object's references, all or nothing."""
+        if mask is None and text is None and not examples:
             raise ValueError(f"object {object_id} needs a mask=, text= or examples=")
-        self._check_followed(object_id, named)
         given = None if mask is None else _given_mask(mask, object_id, self._size)
-        encoded = None
-        if named:
+        encoded = annotated = None
+        if text is not None or examples:
             encoded = self.model.encode_reference(text=text, examples=examples)
-        tracked = self._objects.setdefault(object_id, TrackedObject(self._frame_references))
+            annotated = None if encoded.examples is None else self.model.frame_reference(encoded.examples)
         if encoded is not None and encoded.text is not None:
             tracked.text = encoded.text
-        if encoded is not None and encoded.examples is not None:
-            tracked.examples = encoded.examples
+        if annotated is not None:
+            tracked.examples = annotated
         if given is not None:
             tracked.given = given
 
@@ -150,23 +196,28 @@ class VideoTracker:
         Raises:
             ValueError: If it is not tracked.
         """
+        self._tracked(object_id)
+        del self._objects[object_id]
+
+    def _tracked(self, object_id: int) -> TrackedObject:
+        """The object of this id, which must be there."""
         if object_id not in self._objects:
             raise ValueError(f"object {object_id} is not tracked; tracked are {self.object_ids}")
-        del self._objects[object_id]
+        return self._objects[object_id]
 
     @torch.no_grad()
     def step(self, frame: ImageLike) -> FrameResult:
-        """Segment all objects in the next frame.
+        """Segment all objects in the next frame; without any, all of it is background, and it is not encoded.
 
         Raises:
             FileNotFoundError: If the frame is a path that does not exist.
-            ValueError: If no object was added, the frame is of another size, or a given mask does not fit it.
-                The tracker is then as it was before the call.
+            ValueError: If the frame is of another size, or a given mask does not fit it. The tracker is then as it
+                was before the call.
         """
-        if not self._objects:
-            raise ValueError("nothing to track: add() an object first")
         picture = load_image(frame)
         size = self._checked_size(picture)
+        if not self._objects:
+            return self._finish(np.zeros(size, np.int32), {}, {}, {})
         given = {
             object_id: load_mask(tracked.given.mask, size, name=tracked.given.name)
             for object_id, tracked in self._objects.items()
@@ -175,8 +226,8 @@ class VideoTracker:
         features = self.model.encode_image([picture])
         logits, scores = self._predict(features, sorted(self._objects.keys() - given.keys()), size)
         scores.update(dict.fromkeys(given, 1.0))
-        labels = _merge(logits, given, size)
-        masks = {i: given.get(i, labels == i) for i in self._objects}
+        labels = merge(logits, given, size)
+        masks = {i: given[i] if i in given else self._mask(i, labels, logits) for i in self._objects}
         visible = {i: i in given or (i in logits and bool(masks[i].any())) for i in self._objects}
         seen = {i: tracked for i, tracked in self._objects.items() if visible[i]}
         references = self._references(features, {i: masks[i] for i, tracked in seen.items() if tracked.wants_frame()})
@@ -184,6 +235,37 @@ class VideoTracker:
         for object_id, tracked in seen.items():
             tracked.see(references.get(object_id))
         return self._finish(labels, masks, {i: scores[i] for i in self._objects}, visible)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that it remembers, for `load_state_dict` of a tracker with the same model and options."""
+        packed = pack_objects(self._objects) | {"frame": torch.tensor(self._frame)}
+        return packed if self._size is None else packed | {"size": torch.tensor(self._size)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ValueError: If a tensor is missing; nothing is changed then.
+        """
+        objects = unpack_objects(state_dict, self._frame_references, self.model.device)
+        if "frame" not in state_dict:
+            raise ValueError("this is no state of a tracker: there is no 'frame'")
+        size = state_dict["size"].tolist() if "size" in state_dict else None
+        self._objects, self._frame = objects, int(state_dict["frame"])
+        self._size = None if size is None else (size[0], size[1])
+
+    def save(self, path: str | Path) -> None:
+        """Write what it remembers as a ``.safetensors`` file; it is whole or not there."""
+        write_state(path, self.state_dict(), fingerprint(self.model))
+
+    def load(self, path: str | Path) -> None:
+        """Go on from what `save` wrote, with results as if nothing had come between.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds no state of a tracker, or another model's; nothing is changed then.
+        """
+        self.load_state_dict(read_state(path, fingerprint(self.model)))
 
     def _finish(
         self, labels: NDArray[np.int32], masks: dict[int, Mask], scores: dict[int, float], visible: dict[int, bool]
@@ -193,9 +275,11 @@ class VideoTracker:
         self._size, self._frame = (labels.shape[0], labels.shape[1]), self._frame + 1
         return result
 
-    def _pass_over(self, picture: RGB) -> FrameResult:
-        """Count a frame before the first object joins, without encoding it."""
-        return self._finish(np.zeros(self._checked_size(picture), np.int32), {}, {}, {})
+    def _mask(self, object_id: int, labels: NDArray[np.int32], logits: Mapping[int, Tensor]) -> Mask:
+        """An object's pixels: those it owns, or all that it would have by itself."""
+        if self.exclusive or object_id not in logits:
+            return labels == object_id
+        return (logits[object_id] > 0).cpu().numpy()
 
     def _checked_size(self, picture: RGB) -> Size:
         """``(height, width)`` of a frame, which must be that of the frames before it."""
@@ -232,60 +316,27 @@ class VideoTracker:
         logits = self.model.transform.logits(low_res, features.input_sizes[0], size)[:, 0]
         return {object_ids[row]: logits[k] for k, row in enumerate(found)}, scores
 
-    def _rows(self, object_ids: list[int]) -> list[ReferenceFeatures]:
-        """References of the objects, a row each: sentences first, then annotated images."""
+    def _rows(self, object_ids: list[int]) -> list[ReferenceFeatures | FrameReferences]:
+        """References of the objects, a row each: sentences first, then annotated pictures."""
         tracked = [self._objects[object_id] for object_id in object_ids]
         about = torch.zeros(len(tracked), dtype=torch.int64, device=self.model.device)
-        kinds = []
-        for rows in ([t.text for t in tracked], [t.masks() for t in tracked]):
-            known = next((row for row in rows if row is not None), None)
-            if known is not None:
-                absent = known.map(torch.zeros_like)
-                kinds.append(stack_rows([absent if row is None else row for row in rows]).about(about))
+        kinds: list[ReferenceFeatures | FrameReferences] = []
+        texts = [t.text for t in tracked]
+        known = next((text for text in texts if text is not None), None)
+        if known is not None:
+            absent = known.map(torch.zeros_like)
+            kinds.append(stack_rows([absent if text is None else text for text in texts]).about(about))
+        masks = tuple(t.masks() for t in tracked)
+        if any(masks):
+            kinds.append(FrameReferences(masks, about))
         return kinds
 
-    def _references(self, features: ImageFeatures, masks: Mapping[int, Mask]) -> dict[int, ReferenceFeatures]:
-        """This frame as a reference of each of these objects, one row each, encoded in one call."""
+    def _references(self, features: ImageFeatures, masks: Mapping[int, Mask]) -> dict[int, FrameReference]:
+        """This frame as a reference of each of these objects, encoded in one call."""
         if not masks:
             return {}
         scaled = torch.stack([self.model.transform.mask(mask) for mask in masks.values()]).to(self.model.device)
-        source = torch.zeros(len(masks), dtype=torch.int64, device=self.model.device)
-        encoded = self.model.encode_mask(features, scaled, source)
-        rows = [encoded.select(source[:1] + row) for row in range(len(masks))]
-        # Keys and padding are the frame's, whatever the object: one copy serves all.
-        shared = [replace(row, keys=rows[0].keys, padding=rows[0].padding) for row in rows]
-        return dict(zip(masks, shared, strict=True))
-
-
-def soft_aggregate(logits: Tensor) -> Tensor:
-    """Let objects compete for each pixel (Oh et al. 2019, as in STCN).
-
-    With the probabilities p of each object by itself, the background's is the product of all 1 - p, and the softmax
-    of the log-odds of all of them is the answer. It is computed from logits, since a float32 probability
-    is 1.0 from logit 17 on and could not tell two certain objects apart.
-
-    Args:
-        logits: ``(N, H, W)`` log-odds of each of N > 0 objects by itself.
-
-    Returns:
-        ``(N + 1, H, W)`` probabilities, background first, summing to 1.
-    """
-    # The foreground's odds are prod(1 + exp(logit)) - 1, one object at a time: f -> f * (1 + exp(x)) + exp(x).
-    foreground = logits[0]
-    for row in logits[1:]:
-        foreground = torch.logaddexp(foreground + F.softplus(row), row)
-    return torch.cat([-foreground[None], logits]).clamp(-_CERTAIN, _CERTAIN).softmax(dim=0)
-
-
-def _merge(logits: Mapping[int, Tensor], given: Mapping[int, Mask], size: Size) -> NDArray[np.int32]:
-    """One owner a pixel: given masks as they stand, in the order of their ids, the others by soft aggregation."""
-    labels = np.zeros(size, np.int32)
-    if logits:
-        owners = soft_aggregate(torch.stack(list(logits.values()))).argmax(dim=0).cpu().numpy()
-        labels = np.array([0, *logits], np.int32)[owners]
-    for object_id in sorted(given):
-        labels[given[object_id]] = object_id
-    return labels
+        return dict(zip(masks, self.model.encode_frame(features, scaled), strict=True))
 
 
 def track_video(
@@ -322,10 +373,9 @@ def track_video(
     for given in joining.values():
         for object_id in _masks_by_id(given, None):
             tracker._check_followed(object_id, object_id in named)
-    for object_id, text in (texts or {}).items():
-        tracker.add(object_id, text=text)
-    for object_id, annotated in (examples or {}).items():
-        tracker.add(object_id, examples=annotated)
+    texts, examples = texts or {}, examples or {}
+    for object_id in dict.fromkeys([*texts, *examples]):
+        tracker.add(object_id, text=texts.get(object_id), examples=examples.get(object_id))
     return _drive(tracker, pictures, joining)
 
 
@@ -340,8 +390,9 @@ def _drive(
         picture = load_image(frame)
         if index in joining:
             for object_id, mask in _masks_by_id(joining[index], tracker._checked_size(picture)).items():
-                tracker.add(object_id, mask=mask)
-        yield tracker.step(picture) if tracker.object_ids else tracker._pass_over(picture)
+                join = tracker.update if object_id in tracker.object_ids else tracker.add
+                join(object_id, mask=mask)
+        yield tracker.step(picture)
         count += 1
     if count == 0:
         raise ValueError("there is not a single frame to track in")

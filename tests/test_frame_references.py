@@ -60,7 +60,7 @@ def test_an_object_is_found_by_the_chosen_frames_and_no_other_is_encoded(
     wanted_told, wanted_encoded, since = [], [1] * example, []
     for frame in range(FRAMES):
         if frame in masks_at:
-            tracker.add(1, mask=region(3))
+            (tracker.update if tracker.object_ids else tracker.add)(1, mask=region(3))
             since = []
         else:
             wanted_told.append(("the dog" if text else None, [90] * example + TOLD[choice](since)))
@@ -152,7 +152,7 @@ def test_without_frames_a_given_mask_is_returned_and_then_forgotten() -> None:
     tracker = VideoTracker(model, frame_references="none")
     tracker.add(1, text="the dog", mask=region(6))
     tracker.add(2, examples=[EXAMPLE])
-    tracker.add(2, mask=region(8))
+    tracker.update(2, mask=region(8))
     first = tracker.step(blank(0))
     np.testing.assert_array_equal(first.masks[1], region(6))
     np.testing.assert_array_equal(first.masks[2], region(8))
@@ -170,7 +170,7 @@ def test_without_frames_a_mask_alone_is_refused_and_adds_nothing(empty: dict) ->
         tracker.add(3, mask=region(3), **empty)
     assert tracker.object_ids == []
     tracker.add(3, text="the dog")
-    tracker.add(3, mask=region(3))
+    tracker.update(3, mask=region(3))
     tracker.remove(3)
     with pytest.raises(ValueError, match="object 3 has a mask only"):
         tracker.add(3, mask=region(3))

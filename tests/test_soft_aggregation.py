@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_uniref.tracking import soft_aggregate
+from sam_uniref.aggregation import soft_aggregate
 
 
 def logits_within(limit: int) -> st.SearchStrategy[float]:

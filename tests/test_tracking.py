@@ -173,7 +173,7 @@ def test_a_mask_given_again_starts_the_object_anew() -> None:
     tracker.add(1, mask=region(3))
     for frame in range(3):
         tracker.step(blank(frame))
-    tracker.add(1, mask=region(8))
+    tracker.update(1, mask=region(8))
     tracker.step(blank(3))
     tracker.step(blank(4))
     tracker.step(blank(5))
@@ -384,5 +384,26 @@ def test_removing_what_is_not_there() -> None:
     with pytest.raises(ValueError, match=r"object 7 is not tracked; tracked are \[2\]"):
         tracker.remove(7)
     tracker.remove(2)
-    with pytest.raises(ValueError, match=r"nothing to track: add\(\) an object first"):
-        tracker.step(blank())
+    with pytest.raises(ValueError, match=r"object 2 is not tracked; tracked are \[\]"):
+        tracker.update(2, mask=region(2))
+
+
+def test_an_id_is_one_object_s() -> None:
+    tracker = VideoTracker(ScriptedModel(in_its_region))
+    tracker.add(2, mask=region(2))
+    with pytest.raises(ValueError, match=r"object 2 is tracked already; update\(\) it, or remove\(\) it first"):
+        tracker.add(2, mask=region(3))
+    np.testing.assert_array_equal(tracker.step(blank()).masks[2], region(2))
+
+
+def test_without_objects_all_is_background_and_nothing_is_encoded() -> None:
+    model = ScriptedModel(in_its_region)
+    tracker = VideoTracker(model)
+    result = tracker.step(blank())
+    assert (result.index, result.masks, result.labels.any()) == (0, {}, False)
+    assert result.labels.shape == (SIDE, SIDE)
+    assert model.encoded_images == 0
+    tracker.add(3, mask=region(3))
+    assert tracker.step(blank(1)).index == 1
+    with pytest.raises(ValueError, match="frame 2 is"):
+        tracker.step(np.zeros((SIDE + 1, SIDE, 3), np.uint8))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from untrained import UntrainedModel
 
-from sam_uniref.adapters import ReferenceFeatures
+from sam_uniref.adapters import FrameKeys, FrameReference, FrameReferences, ReferenceFeatures
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
 from sam_uniref.transforms import ImageTransform, Size
 
@@ -80,6 +80,18 @@ class ScriptedModel(UntrainedModel):
         frames = features.pixels[source_index].amax(dim=(1, 2, 3))
         return self._references(frames, masks.sum(dim=(1, 2)))
 
+    def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
+        encoded = self.encode_mask(features, masks, torch.zeros(len(masks), dtype=torch.int64))
+        frame = FrameKeys((encoded.keys[0][:1].clone(),), (encoded.padding[0][0].clone(),))
+        return [
+            FrameReference(frame, (encoded.values[0][row].clone(),), (encoded.pooled[0][row].clone(),))
+            for row in range(len(masks))
+        ]
+
+    def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
+        frame = FrameKeys((annotated.keys[0].clone(),), (annotated.padding[0][0],))
+        return FrameReference(frame, (annotated.values[0][0],), (annotated.pooled[0][0],))
+
     @staticmethod
     def _references(keys: Tensor, values: Tensor) -> ReferenceFeatures:
         """One token a row: which frame or sentence, and the mask's number of pixels."""
@@ -93,24 +105,26 @@ class ScriptedModel(UntrainedModel):
             image_index=torch.arange(rows),
         )
 
-    def _read(self, references: Sequence[ReferenceFeatures], row: int) -> tuple[str, Row]:
+    def _read(self, references: Sequence[ReferenceFeatures | FrameReferences], row: int) -> tuple[str, Row]:
         """A row's identity, and what it was told."""
         sentence: str | None = None
         frames: list[int] = []
         pixels = 0
         for kind in references:
+            if isinstance(kind, FrameReferences):
+                frames = [int(key) for r in kind.rows[row] for key in r.frame.keys[0][0, :, 0]]
+                pixels = next((int(r.values[0][0, 0]) for r in kind.rows[row]), 0)
+                continue
             tokens = kind.keys[0][row, ~kind.padding[0][row], 0].int().tolist() if kind.present[row] else []
             if tokens and tokens[0] < 0:
                 assert not frames, "the sentence comes first: it gives the prompt token"
                 sentence = self.sentences[-1 - tokens[0]]
-            elif tokens:
-                frames, pixels = tokens, int(kind.values[0][row, 0, 0])
         return sentence or str(pixels), (sentence, frames)
 
     def predict(
         self,
         features: ImageFeatures,
-        references: Sequence[ReferenceFeatures],
+        references: Sequence[ReferenceFeatures | FrameReferences],
         prompts: Prompts | None = None,
         *,
         multimask: bool = False,

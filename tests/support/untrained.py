@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sam_uniref.adapters.frames import FrameReference
 from sam_uniref.adapters.references import ReferenceFeatures
 from sam_uniref.interfaces import ImageFeatures, Targets, TrainablePart
 from sam_uniref.predictor import Predictor
@@ -16,6 +17,12 @@ class UntrainedModel(Predictor):
     """A Predictor that can be asked and not trained; subclasses encode and predict."""
 
     anchor: torch.nn.Parameter
+
+    def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
+        raise NotImplementedError
+
+    def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
+        raise NotImplementedError
 
     def losses(
         self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
