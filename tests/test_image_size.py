@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PILImage
+from rich.console import Console
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import get_rel_pos
@@ -23,6 +24,9 @@ from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
 from sam_uniref.sam.resize import interpolate_positions, interpolate_relative_positions, resize_sam
 from sam_uniref.state import read_tensors
+from sam_uniref.train.build import build_model
+from sam_uniref.train.plan import plan
+from sam_uniref.train.settings import ModelSettings, RunSettings
 
 OWN = 128
 # Smaller and larger, with windows of 8 patches filled exactly (64, 192) and not (96).
@@ -270,3 +274,37 @@ def test_sizes_that_no_grid_has_are_refused(bad: object, tmp_path: Path) -> None
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
         SamRef.from_pretrained(tmp_path / "model")
+
+
+# ---- Training ----
+
+
+def run_settings(**model: object) -> RunSettings:
+    return RunSettings(model=ModelSettings(size="tiny", checkpoint="tiny", **model))  # type: ignore[arg-type]
+
+
+def test_a_run_trains_at_its_size_and_the_next_goes_on_at_it(tmp_path: Path) -> None:
+    model = build_model(run_settings(image_size=96))
+    assert model.transform.size == 96
+    model.save_pretrained(tmp_path / "model")
+    going_on = {"start_from": str(tmp_path / "model")}
+    assert build_model(run_settings(**going_on)).transform.size == 96
+    assert build_model(run_settings(image_size=192, **going_on)).transform.size == 192
+    with pytest.raises(ValueError, match=r"model\.options\.sam does nothing; give .*model\.image_size"):
+        build_model(run_settings(options={"sam": {"image_size": 96}}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        (run_settings(), "128 px"),
+        (run_settings(image_size=96), "96 px"),
+        (run_settings(start_from="runs/before/model"), "that of the model it starts from"),
+    ],
+)
+def test_a_plan_shows_the_size(settings: RunSettings, shown: str) -> None:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(plan(settings, 1, settings.model))
+    row = next(line for line in captured.get().splitlines() if "image size" in line)
+    assert shown in row
