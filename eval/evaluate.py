@@ -40,7 +40,7 @@ from sam_uniref.tracked_object import FRAME_REFERENCES
 Results = dict[Task, dict[str, float]]
 
 # What settings.json tells of the command line.
-RECORDED = ("model", "checkpoint", "data", "style", "episodes")
+RECORDED = ("model", "checkpoint", "image_size", "data", "style", "episodes")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,6 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder that save_pretrained wrote, or a packaged model's name")
     parser.add_argument("--checkpoint", help="the base SAM's file, if it is not found by its name")
+    parser.add_argument("--image-size", type=int, help="side of the input square in pixels; the model's own by default")
     parser.add_argument("--data", choices=["refshapes"], default="refshapes", help="data set")
     parser.add_argument("--task", nargs="+", choices=[*TASKS, "all"], default=["all"], help="what is asked")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
@@ -146,7 +147,8 @@ def results_table(results: Results, title: str) -> Table:
 def run(arguments: argparse.Namespace, state: PartialState) -> None:
     """Load, ask, write, show."""
     check_arguments(arguments)
-    model = load_for_use(arguments.model, arguments.checkpoint, choose_device(arguments.device, state))
+    device = choose_device(arguments.device, state)
+    model = load_for_use(arguments.model, arguments.checkpoint, device, arguments.image_size)
     tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
     protocols = {
         task: PROTOCOLS[task](arguments.episodes, arguments.style, tracking) for task in asked_tasks(arguments)

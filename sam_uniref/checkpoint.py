@@ -36,7 +36,7 @@ def save_pretrained(model: SamRef, folder: str | Path) -> None:
 
     It holds ``config.json``, ``adapters.safetensors`` (what was trained) and ``text_encoder/`` (tokenizer and
     configuration). A base SAM without a checkpoint of its own has nowhere else to come from, so its weights
-    are added as ``base_sam.safetensors``.
+    are added as ``base_sam.safetensors``, with its tables of positions as they are at SAM's own image size.
 
     Raises:
         FileExistsError: If there is something else than a saved model, which would be replaced.
@@ -61,12 +61,14 @@ def save_pretrained(model: SamRef, folder: str | Path) -> None:
 
 
 def _base_state(model: SamRef) -> dict:
-    """The frozen SAM's tensors by SAM's own names, also where LoRA has wrapped its layers."""
+    """The frozen SAM's tensors by SAM's own names, also where LoRA has wrapped its layers, at SAM's own image size."""
     state = {name.replace(".base_layer.", "."): t for name, t in model.sam.state_dict().items() if "lora_" not in name}
-    return without_aliases(state)
+    return without_aliases(state | model.sam.own_tables)
 
 
-def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) -> SamRef:
+def load_pretrained(
+    folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+) -> SamRef:
     """Load a folder that `save_pretrained` wrote.
 
     Args:
@@ -74,23 +76,28 @@ def load_pretrained(folder: str | Path, checkpoint: str | Path | None = None) ->
         checkpoint: The base SAM's file. By default it is looked for by its name in the folder, beside it, in
             the working folder, in ``$SAM_UNIREF_CHECKPOINTS`` and in the package; its SHA-256 must be the recorded one,
             and one of that name with another SHA-256 is passed over.
+        image_size: Side of the input square in pixels, as in `SamRef.from_sam`; by default that of the saved model.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
-        ValueError: If a file is broken, does not fit, or the base checkpoint is another one.
+        ValueError: If a file is broken, does not fit, or the base checkpoint is another one; or the image size is no
+            multiple of the patch size.
     """
     from sam_uniref.adapters import TextEncoder
-    from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
+    from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
     from sam_uniref.samref import SamRef
 
     folder = packaged.model_folder(folder)
     config = _read_config(folder)
+    if image_size is not None:
+        config.sam.image_size = image_size
     sam = build_sam(config.sam.size)
+    check_image_size(sam, config.sam.image_size)
     if config.sam.checkpoint is None:
         load_checked(sam, {**_buffers(sam), **read_tensors(folder / BASE_FILE)}, f"{folder / BASE_FILE}")
     else:
         load_sam_checkpoint(sam, _find_base(folder, config, checkpoint), config.sam.size)
-    host = SamHost(sam)
+    host = SamHost(sam, config.sam.image_size)
     text = None
     if config.text_encoder.name is not None:
         trained = config.text_encoder.trained

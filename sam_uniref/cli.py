@@ -61,6 +61,10 @@ ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pret
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
 ]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option("--image-size", help="Side of the input square: smaller is faster; the model's own by default."),
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ExampleOption = Annotated[
@@ -127,6 +131,7 @@ def segment(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", help="Folder for <stem>.mask.png and <stem>.overlay.png.")],
     checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
     text: Annotated[str | None, typer.Option("--text", help="A sentence that names one object.")] = None,
     example: ExampleOption = None,
     reference: Annotated[Path | None, typer.Option("--reference", help="A file that encode wrote.")] = None,
@@ -151,7 +156,7 @@ def segment(
 
     picture = load_image(image)
     encoded = None if reference is None else Reference.load(reference)
-    network = _load_model(model, checkpoint, device)
+    network = _load_model(model, checkpoint, device, image_size)
     found = network.segment(
         picture, text=text, examples=examples or None, reference=encoded, points=points or None, box=corners
     )
@@ -174,6 +179,7 @@ def encode(
     text: Annotated[str | None, typer.Option("--text", help="A sentence that names one object.")] = None,
     example: ExampleOption = None,
     checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Encode a sentence or annotated images once, for segment --reference."""
@@ -182,7 +188,7 @@ def encode(
         raise ValueError("a reference needs --text, --example, or both")
     if out.is_dir():
         raise ValueError(f"{out} is a folder; --out must name a file, such as {out / 'ref.safetensors'}")
-    _load_model(model, checkpoint, device).encode_reference(text=text, examples=examples or None).save(out)
+    _load_model(model, checkpoint, device, image_size).encode_reference(text=text, examples=examples or None).save(out)
     typer.echo(str(out))
 
 
@@ -211,6 +217,7 @@ def track(
         ),
     ] = "both",
     checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -221,7 +228,7 @@ def track(
         raise ValueError("nothing to track: give --masks, --new-mask or --text")
     _check_output_folder(out, keep=[*([masks] if masks else []), *joining.values()], frames=frames)
     names = _frame_names(frames)
-    network = _load_model(model, checkpoint, device)
+    network = _load_model(model, checkpoint, device, image_size)
     results = network.track(
         frames,
         masks=masks,
@@ -245,11 +252,11 @@ def track(
         typer.echo(f"object {object_id}: visible in {frames_visible} frames")
 
 
-def _load_model(folder: str, checkpoint: Path | None, device: str | None) -> SamRef:
+def _load_model(folder: str, checkpoint: Path | None, device: str | None, image_size: int | None) -> SamRef:
     """The model, ready to be asked."""
     from sam_uniref.loading import load_for_use
 
-    return load_for_use(folder, checkpoint, _device(device))
+    return load_for_use(folder, checkpoint, _device(device), image_size)
 
 
 def _device(name: str | None) -> torch.device:

@@ -67,6 +67,7 @@ class BaseSamConfig:
     size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
     checkpoint: str | None = field(default=None, metadata={"help": "file name of its weights; none: random"})
     sha256: str | None = field(default=None, metadata={"help": "of that file"})
+    image_size: int | None = field(default=None, metadata={"help": "input square's side in pixels; none: SAM's own"})
 
 
 @dataclass

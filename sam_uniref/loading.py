@@ -29,12 +29,14 @@ def named_device(name: str) -> torch.device:
         raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from error
 
 
-def load_for_use(folder: str | Path, checkpoint: str | Path | None, device: torch.device) -> SamRef:
-    """A saved model on a device, in evaluation mode, without the loaders' chatter.
+def load_for_use(
+    folder: str | Path, checkpoint: str | Path | None, device: torch.device, image_size: int | None = None
+) -> SamRef:
+    """A saved model on a device, in evaluation mode, without the loaders' chatter; see `SamRef.from_pretrained`.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
-        ValueError: If a file is broken or does not fit.
+        ValueError: If a file is broken or does not fit, or the image size is no multiple of the patch size.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -42,4 +44,4 @@ def load_for_use(folder: str | Path, checkpoint: str | Path | None, device: torc
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    return SamRef.from_pretrained(folder, checkpoint).to(device).eval()
+    return SamRef.from_pretrained(folder, checkpoint, image_size=image_size).to(device).eval()

@@ -124,7 +124,7 @@ class Predictor(ReferenceSegmenter):
         else:
             raise ValueError(
                 f"the reference was encoded by another model ({reference.fingerprint}, this one is "
-                f"{self.fingerprint()}); encode it again"
+                f"{self.fingerprint()}), or at another image size; encode it again"
             )
         if isinstance(image, ImageFeatures):
             features = image

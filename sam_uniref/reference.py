@@ -40,7 +40,7 @@ class Reference:
     Attributes:
         text: One row of text features, or None.
         examples: One row of annotated-image features, or None.
-        fingerprint: Of the model that made it; another model's features mean something else.
+        fingerprint: Of the model that made it, at its image size; another's features mean something else.
     """
 
     text: ReferenceFeatures | None

@@ -34,7 +34,7 @@ from sam_uniref.config import BaseSamConfig, SamRefConfig
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
 from sam_uniref.losses import mask_losses
 from sam_uniref.predictor import Predictor
-from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
+from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
 from sam_uniref.state import compare_names, file_sha256, without_aliases
 from sam_uniref.transforms import ImageTransform, Size, content_mask
 
@@ -88,6 +88,7 @@ class SamRef(Predictor):
         checkpoint: str | Path | None = None,
         text_encoder: str | Path | None = None,
         *,
+        image_size: int | None = None,
         config: SamRefConfig | None = None,
         local_files_only: bool = False,
     ) -> SamRef:
@@ -99,25 +100,31 @@ class SamRef(Predictor):
                 one. Without one the weights are random, with a warning.
             text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
                 a model without sentences.
-            config: Widths and options; ``SamRefConfig.for_size(size)`` by default. ``size``, ``checkpoint`` and
-                ``text_encoder`` are written into it.
+            image_size: Side of the input square in pixels: smaller is faster. Any positive multiple of the patch
+                size, 16 (``"tiny"``: 8); by default SAM's own, 1024 (``"tiny"``: 128). The adapters do not depend on
+                it; SAM's tables of positions are interpolated. Multiples of 224 (``"tiny"``: 64) fill the encoder's
+                attention windows, which others pad.
+            config: Widths and options; ``SamRefConfig.for_size(size)`` by default. ``size``, ``checkpoint``,
+                ``text_encoder`` and ``image_size`` are written into it.
             local_files_only: Never ask the hub for the text encoder.
 
         Raises:
-            ValueError: If the size is unknown or the checkpoint is broken or of another size.
+            ValueError: If the size is unknown, the image size is not such a multiple, or the checkpoint is broken or
+                of another size.
             FileNotFoundError: If the checkpoint or the text encoder is not there.
         """
         config = copy.deepcopy(config) if config else SamRefConfig.for_size(size)
-        config.sam = BaseSamConfig(size=size)
+        config.sam = BaseSamConfig(size=size, image_size=image_size)
         config.text_encoder.name = None if text_encoder is None else str(text_encoder)
         sam = build_sam(size)
+        check_image_size(sam, image_size)  # before a checkpoint is read, which takes its time
         if checkpoint is None:
             logger.warning("SAM %s has random weights: no checkpoint was given", size)
         else:
             file = packaged.base_checkpoint(checkpoint)
             load_sam_checkpoint(sam, file, size)
             config.sam.checkpoint, config.sam.sha256 = file.name, file_sha256(file)
-        host = SamHost(sam)
+        host = SamHost(sam, image_size)
         text = None
         if text_encoder is not None:
             text = TextEncoder.from_name(
@@ -130,14 +137,16 @@ class SamRef(Predictor):
         return cls(host, text, config)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, checkpoint: str | Path | None = None) -> SamRef:
+    def from_pretrained(
+        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+    ) -> SamRef:
         """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
 
         See `sam_uniref.checkpoint.load_pretrained`.
         """
         from sam_uniref.checkpoint import load_pretrained
 
-        return load_pretrained(folder, checkpoint)
+        return load_pretrained(folder, checkpoint, image_size=image_size)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""

@@ -174,6 +174,19 @@ def test_encode_once_then_segment(folder: Path, model: SamRef, tmp_path: Path) -
     np.testing.assert_array_equal(written > 0, expected.mask)
 
 
+def test_commands_take_an_image_size(tmp_path: Path) -> None:
+    """A reference that was encoded at one size is asked at that size, and at no other."""
+    PILImage.fromarray(picture(HEIGHT, WIDTH)).save(tmp_path / "street.png")
+    common, size = ("--model", "tiny"), ("--image-size", 64)
+    reference = tmp_path / "star.safetensors"
+    assert run("encode", *common, *size, "--text", "a red star", "--out", reference).exit_code == 0
+    asked = ("segment", tmp_path / "street.png", *common, "--reference", reference, "--out", tmp_path / "out")
+    expected = SamRef.from_pretrained("tiny", image_size=64).segment(tmp_path / "street.png", text="a red star")
+    assert answer(*asked, *size, "--json")["score"] == pytest.approx(expected.score, abs=1e-4)
+    assert_refused(run(*asked), "at another image size")
+    assert_refused(run(*asked, "--image-size", 100), "image_size must be a positive multiple of")
+
+
 @pytest.mark.parametrize(("threshold", "references"), [(0.2, "both"), (0.2, "first"), (0.99, "both")])
 def test_track_writes_a_palette_png_a_frame(
     threshold: float, references: str, folder: Path, model: SamRef, tmp_path: Path

@@ -241,6 +241,18 @@ def test_frame_references_and_threshold_are_followed_and_recorded(folder: Path, 
     assert all(a != b for a, b in itertools.combinations([*tracked, nothing_seen], 2))
 
 
+def test_a_model_is_evaluated_at_another_image_size(folder: Path, tmp_path: Path) -> None:
+    def measured(*options: str) -> dict[str, float]:
+        asked = ["--model", str(folder), "--task", "ris", "--out", str(tmp_path), "--episodes", "1", *options]
+        assert main(asked) == 0
+        return json.loads((tmp_path / "results.json").read_text())["ris"]
+
+    own = measured()
+    assert json.loads((tmp_path / "settings.json").read_text())["image_size"] is None
+    assert measured("--image-size", "64") != own
+    assert json.loads((tmp_path / "settings.json").read_text())["image_size"] == 64
+
+
 def test_two_processes_give_the_numbers_of_one(
     folder: Path, results: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -281,6 +293,7 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", m, "--out", _file(p / "taken")], "--out must be a folder"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--episodes", "0"], "--episodes must be at least 1, got 0"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--device", "warp"], "no device 'warp'"),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--image-size", "100"], "multiple of this SAM's patch size, 8"),
         (lambda p, m: ["--model", _no_text(p / "m"), "--out", p / "o", "--task", "ris"], "no text encoder"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--task", "pose"], "invalid choice: 'pose'"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--data", "coco"], "invalid choice: 'coco'"),
@@ -297,7 +310,7 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", p / "no", "--out", p / "o", "--score-threshold=-inf"], "must be finite, got -inf"),
     ],
     ids=[
-        *("no model", "file", "no episodes", "device", "no text encoder", "task", "data", "missing"),
+        *("no model", "file", "no episodes", "device", "image size", "no text encoder", "task", "data", "missing"),
         *("none for all", "none for vos", "frame references", "not tracked", "threshold", "infinite threshold"),
     ],
 )

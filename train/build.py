@@ -26,12 +26,15 @@ def build_model(settings: RunSettings) -> SamRef:
     # Fresh adapters are part of the run: the same seed starts it the same way.
     torch.manual_seed(settings.seed)
     if model_settings.start_from is not None:
-        model = SamRef.from_pretrained(model_settings.start_from, model_settings.checkpoint)
+        model = SamRef.from_pretrained(
+            model_settings.start_from, model_settings.checkpoint, image_size=model_settings.image_size
+        )
     else:
         model = SamRef.from_sam(
             model_settings.size,
             model_settings.checkpoint,
             model_settings.text_encoder,
+            image_size=model_settings.image_size,
             config=model_config(model_settings),
         )
     spoken = [name for name, data in settings.data.items() if data.weight and data.task in ("ris", "rvos")]
@@ -48,10 +51,12 @@ def model_config(settings: ModelSettings) -> SamRefConfig:
     """The size's configuration with the run's options over it.
 
     Raises:
-        ValueError: If an option is unknown; the nearest known one is named.
+        ValueError: If an option is unknown (the nearest known one is named), or is a setting of its own.
     """
     values = asdict(SamRefConfig.for_size(settings.size))
     for key, value in settings.options.items():
+        if key == "sam":
+            raise ValueError("model.options.sam does nothing; give model.size, model.checkpoint and model.image_size")
         if key not in values:
             raise unknown_key(f"model.options.{key}", values)
         values[key] = {**values[key], **value} if isinstance(value, dict) else value

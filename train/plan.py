@@ -20,10 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 def skeleton(settings: RunSettings, origin: ModelSettings) -> SamRef:
-    """The run's model with shapes and no memory, with the stage's parts unfrozen."""
+    """The run's model with shapes and no memory, with the stage's parts unfrozen.
+
+    Raises:
+        ValueError: If the image size is no multiple of the patch size.
+    """
     with torch.device("meta"):
         config = model_config(origin)
-        host = SamHost(build_sam(origin.size))
+        host = SamHost(build_sam(origin.size), settings.model.image_size)
         text = None
         if origin.text_encoder is not None:
             config.text_encoder.name = origin.text_encoder
@@ -50,11 +54,13 @@ def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
         processes: That share it.
         origin: The model as it was first made: that of the run's first stage.
     """
+    model = skeleton(settings, origin)
     run = Table(title=f"stage {settings.stage} on {processes} process(es)", show_header=False)
     batch = processes * settings.batch_size * settings.accumulate
     trained = "trained" if settings.train_text_encoder else "frozen"
     rows = {
         "model": f"{settings.model.size}, from {_origin(settings.model)}",
+        "image size": _image_size(settings.model, model),
         "text encoder": _spoken(settings.model, origin, trained),
         "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
@@ -70,7 +76,7 @@ def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
     for name, entry in settings.data.items():
         share = f"{100 * entry.weight / total:.1f}"
         data.add_row(name, entry.task, entry.reader, entry.root, f"{entry.weight:g}", share)
-    return Group(run, data, parameter_table(skeleton(settings, origin)))
+    return Group(run, data, parameter_table(model))
 
 
 def _origin(model: ModelSettings) -> str:
@@ -78,6 +84,13 @@ def _origin(model: ModelSettings) -> str:
     if model.start_from is not None:
         return model.start_from
     return f"SAM {model.checkpoint}" if model.checkpoint is not None else "random weights"
+
+
+def _image_size(settings: ModelSettings, model: SamRef) -> str:
+    """The input square; what a saved model has is not known before it is loaded."""
+    if settings.start_from is not None and settings.image_size is None:
+        return "that of the model it starts from"
+    return f"{model.transform.size} px"
 
 
 def _spoken(model: ModelSettings, origin: ModelSettings, trained: str) -> str:

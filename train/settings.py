@@ -30,8 +30,11 @@ class ModelSettings:
 
     size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
     checkpoint: str | None = field(default=None, metadata={"help": "the base SAM's file; none: random weights"})
+    image_size: int | None = field(default=None, metadata={"help": "input square's side in pixels; none: SAM's own"})
     text_encoder: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
-    start_from: str | None = field(default=None, metadata={"help": "a saved SamRef to go on from, in place of these"})
+    start_from: str | None = field(
+        default=None, metadata={"help": "a saved SamRef to go on from, in place of these; at image_size, if given"}
+    )
     train_text_encoder: bool | None = field(default=None, metadata={"help": "by default in the image stage only"})
     options: dict[str, Any] = field(default_factory=dict, metadata={"help": "sections of SamRefConfig"})
 

@@ -18,7 +18,7 @@ SAM_SIZES = ("tiny", "vit_b", "vit_l", "vit_h")
 
 
 def build_sam(size: str) -> Sam:
-    """A SAM with random weights, in evaluation mode.
+    """A SAM with random weights at its own image size, in evaluation mode.
 
     Args:
         size: One of `SAM_SIZES`.

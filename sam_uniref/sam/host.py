@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sam_uniref.interfaces import Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
+from sam_uniref.sam.resize import resize_sam
 from sam_uniref.transforms import ImageTransform
 
 
@@ -15,10 +16,22 @@ class SamHost(nn.Module):
     """The frozen SAM. Its parameters bear SAM's own names.
 
     Implements `ImageBackbone` and `MaskDecoder`.
+
+    Args:
+        sam: With its weights loaded; its modules become the host's.
+        image_size: Side of the input square in pixels, a positive multiple of the patch size; SAM's own by default.
+
+    Attributes:
+        own_tables: Where the size is not SAM's own, its tables of positions before they were interpolated, by SAM's
+            names: what SAM is at any size is saved with these.
+
+    Raises:
+        ValueError: If the image size is not such a multiple.
     """
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, image_size: int | None = None) -> None:
         super().__init__()
+        self.own_tables: dict[str, Tensor] = {} if image_size is None else resize_sam(sam, image_size)
         self.image_encoder = sam.image_encoder
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
