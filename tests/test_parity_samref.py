@@ -9,65 +9,38 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from parity import assert_matches, blob_mask, padding, recorded, tensor, weights
-from segment_anything.build_sam import _build_sam
+from parity import assert_matches, blob_mask, recorded
+from published import SIZE, encoded, published_model, sentences
 
 from sam_uniref.adapters import ReferenceFeatures, concat
-from sam_uniref.adapters.text_encoder import TextEncoder
-from sam_uniref.config import SamRefConfig
 from sam_uniref.interfaces import ImageFeatures
-from sam_uniref.official import convert_official
-from sam_uniref.sam import SamHost
 from sam_uniref.samref import SamRef
 
-SIZE = (1024, 1024)
 SPARSE = (slice(None), slice(None, None, 8), slice(None, None, 9), slice(None, None, 9))
-
-
-class _HiddenStates(torch.nn.Module):
-    """Stands in for BERT, whose hidden states are an input of the case."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = type("Config", (), {"hidden_size": 768, "max_position_embeddings": 512})()
 
 
 @pytest.fixture(scope="module")
 def model() -> SamRef:
-    sam = _build_sam(64, 2, 2, [1])
-    config = SamRefConfig.for_size("vit_h")
-    config.pooling = "image"
-    config.mask_encoder.norm = "batch"
-    host = SamHost(sam)
-    model = SamRef(host, TextEncoder(_HiddenStates(), None, host.channels), config)
-    model.load_state_dict(convert_official(weights("uniref_sam")))
-    return model
-
-
-def encode(model: SamRef, name: str) -> ImageFeatures:
-    with torch.no_grad():
-        return model.encode_pixels(tensor(f"uniref_sam.{name}", (2, 3, 1024, 1024)), [SIZE] * 2, [SIZE] * 2)
+    return published_model()
 
 
 @pytest.fixture(scope="module")
 def images(model: SamRef) -> dict[str, ImageFeatures]:
-    return {name: encode(model, name) for name in ("image", "support", "first", "prev")}
+    return {name: encoded(model, name) for name in ("image", "support", "first", "prev")}
 
 
 @pytest.fixture(scope="module")
 def references(model: SamRef, images: dict[str, ImageFeatures]) -> dict[str, ReferenceFeatures]:
-    assert model.text_encoder is not None
     rows = torch.arange(2)
+    known = {"text": sentences(model)}
     with torch.no_grad():
-        hidden = tensor("uniref_sam.text_hidden", (2, 20, 768))
-        encoded = {"text": model.text_encoder.resize(hidden, padding([9, 14], 20))}
         for name in ("support", "first", "prev"):
             masks = torch.stack([blob_mask(f"uniref_sam.{name}_mask.{i}", 1024, 1024) for i in range(2)])
-            encoded[name] = model.encode_mask(images[name], masks, rows)
-    both_shots = [encoded["support"].select(torch.tensor([k])) for k in range(2)]
-    encoded["two shots"] = concat(both_shots).about(torch.tensor([0]))
-    encoded["vos"] = concat([encoded["first"], encoded["prev"]])
-    return encoded
+            known[name] = model.encode_mask(images[name], masks, rows)
+    both_shots = [known["support"].select(torch.tensor([k])) for k in range(2)]
+    known["two shots"] = concat(both_shots).about(torch.tensor([0]))
+    known["vos"] = concat([known["first"], known["prev"]])
+    return known
 
 
 TASKS = {
