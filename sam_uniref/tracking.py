@@ -7,7 +7,7 @@ encoded once for all objects. Files and palettes are somebody else's business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference
 from sam_uniref.tracked_object import FRAME_REFERENCES, GivenMask, TrackedObject
 from sam_uniref.transforms import Size
-from sam_uniref.video import frame_count, read_frames
+from sam_uniref.video import FrameReader, FrameSource, read_frames
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +290,7 @@ def _merge(logits: Mapping[int, Tensor], given: Mapping[int, Mask], size: Size) 
 
 def track_video(
     tracker: VideoTracker,
-    frames: str | Path | Iterable[ImageLike],
+    frames: FrameSource | FrameReader,
     *,
     masks: Mapping[int, MaskLike] | MaskLike | None = None,
     texts: Mapping[int, str] | None = None,
@@ -312,12 +312,11 @@ def track_video(
         joining[0] = masks
     if not (joining or texts or examples):
         raise ValueError("nothing to track: give masks=, texts=, examples= or new_masks=")
-    count = frame_count(frames)
-    if count == 0:
+    reader = read_frames(frames)
+    if reader.count == 0:
         raise ValueError("there is not a single frame to track in")
-    if count is not None and joining and max(joining) >= count:
-        raise ValueError(f"new_masks= names frame {max(joining)}, but there are {count} frames, counted from 0")
-    pictures = read_frames(frames)
+    if reader.count is not None and joining and max(joining) >= reader.count:
+        raise ValueError(f"new_masks= names frame {max(joining)}, but there are {reader.count} frames, counted from 0")
     named = {*(texts or ()), *(examples or ())}
     for given in joining.values():
         for object_id in _masks_by_id(given, None):
@@ -326,18 +325,18 @@ def track_video(
         tracker.add(object_id, text=text)
     for object_id, annotated in (examples or {}).items():
         tracker.add(object_id, examples=annotated)
-    return _drive(tracker, pictures, joining)
+    return _drive(tracker, reader, joining)
 
 
 def _drive(
     tracker: VideoTracker,
-    frames: Iterator[ImageLike],
+    frames: FrameReader,
     joining: Mapping[int, Mapping[int, MaskLike] | MaskLike],
 ) -> Iterator[FrameResult]:
     """A result a frame; masks join in theirs."""
     count = 0
     for index, frame in enumerate(frames):
-        picture = load_image(frame)
+        picture = frame.picture
         if index in joining:
             for object_id, mask in _masks_by_id(joining[index], tracker._checked_size(picture)).items():
                 tracker.add(object_id, mask=mask)
