@@ -5,7 +5,6 @@ FFmpeg reads a file that was cut off to its end and calls that the video's end.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -73,10 +72,11 @@ def _gif_is_cut(file: BinaryIO, size: int) -> bool:
 
 def _boxes_are_cut(file: BinaryIO, size: int) -> bool:
     position = 0
-    while position + 16 <= size:
+    while position + 8 <= size:
         file.seek(position)
-        length, kind, large = struct.unpack(">I4sQ", file.read(16))
-        length = large if length == 1 else length
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        if length == 1:
+            length = int.from_bytes(file.read(8), "big")
         if length < 8:  # 0: up to the end
             return False
         position += length

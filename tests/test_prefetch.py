@@ -37,9 +37,9 @@ class Source:
             self.closed.set()
 
     def settled(self) -> int:
-        """How many were made once no more are."""
+        """How many were made once no more are, or far too many."""
         before = -1
-        while before != self.made:
+        while before != self.made < 1000:
             before = self.made
             time.sleep(0.05)
         return self.made

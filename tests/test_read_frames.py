@@ -238,15 +238,41 @@ def test_a_video_that_breaks_off_keeps_what_was_decoded(
     assert next(reader, None) is None
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "damaged.mp4"])
-def test_where_frames_are_stored_out_of_order_none_is_left_out(name: str, tmp_path: Path) -> None:
-    """Wherever a video with B-frames breaks off, what is read is its beginning, without a gap."""
-    path = encode_video(tmp_path / name, [gray(frame % 12) for frame in range(24)], codec="h264", movflags="+faststart")
-    whole = [frame.time for frame in read_frames(path)]
+def packets_of(path: Path) -> list[av.Packet]:
     with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        assert [p.pts for p in packets] != sorted(p.pts or 0 for p in packets), "there are B-frames"
-        places = [(packet.pos or 0, packet.size) for packet in packets]
+        return [packet for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize("name", ["faststart.mp4", "fragments.mp4", "clip.mov", "clip.avi", "clip.mkv", "clip.webm"])
+def test_a_video_that_ends_between_two_frames_breaks_off_too(name: str, tmp_path: Path) -> None:
+    path = encode_video(tmp_path / name, noise(8), **{**BROKEN[name], "b_frames": 0})
+    data = path.read_bytes()
+    path.write_bytes(data[: packets_of(path)[5].pos])
+    reader = read_frames(path)
+    frames = list(reader)
+    assert len(frames) == 5
+    assert reader.broke_off is not None
+    assert "breaks off at frame 5, counted from 0 (the file ends too early)" in reader.broke_off
+
+
+# Some far apart and some close together, so that a gap between frames says nothing.
+UNEVEN = [100 * (k // 6) + (0, 1, 2, 3, 50, 51)[k % 6] for k in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("clip.mp4", None), ("clip.mkv", None), ("damaged.mp4", None), ("clip.mp4", UNEVEN), ("damaged.mp4", UNEVEN)],
+)
+def test_where_frames_are_stored_out_of_order_none_is_left_out(
+    name: str, times: list[int] | None, tmp_path: Path
+) -> None:
+    """Wherever a video with B-frames breaks off, what is read is its beginning, without a gap."""
+    pictures = [gray(frame % 12) for frame in range(24)]
+    path = encode_video(tmp_path / name, pictures, codec="h264", movflags="+faststart", times=times)
+    whole = [frame.time for frame in read_frames(path)]
+    packets = packets_of(path)
+    assert [p.pts for p in packets] != sorted(p.pts or 0 for p in packets), "there are B-frames"
+    places = [(packet.pos or 0, packet.size) for packet in packets]
     data = path.read_bytes()
     lengths = set()
     for position, size in places[2:]:
