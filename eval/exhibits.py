@@ -21,7 +21,7 @@ from sam_uniref.images import RGB, Mask
 from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference
 from sam_uniref.tracking import FrameResult
-from sam_uniref.video import write_video
+from sam_uniref.video_writing import write_video
 
 PICTURES, FILM = "pictures", "tracking.mp4"
 FILM_FRAMES, FRAMES_A_SECOND = 48, 8

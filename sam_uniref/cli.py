@@ -6,29 +6,30 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
+from sam_uniref.output_checks import check_output_file, check_output_folder
 from sam_uniref.version import __version__
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
     from PIL import Image as PILImage
 
     from sam_uniref.reference import MaskReference
     from sam_uniref.samref import SamRef
+    from sam_uniref.track_files import TrackFiles
     from sam_uniref.tracking import FrameResult
+    from sam_uniref.video import FrameReader
 
 T = TypeVar("T")
 
 _PACKAGES = ("torch", "torchvision", "transformers", "segment-anything", "peft", "numpy", "pillow", "av", "flash-attn")
-# 255 is void in palette masks.
-_LARGEST_PALETTE_ID = 254
 
 
 class _OneLineErrors(TyperGroup):
@@ -41,12 +42,17 @@ class _OneLineErrors(TyperGroup):
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:
-            from rich.console import Console
-            from rich.text import Text
-
-            line = " ".join(f"error: {error}".split())
-            Console(stderr=True).print(Text(line, style="bold red"), soft_wrap=True)
+            _complain(str(error))
             raise typer.Exit(2) from error
+
+
+def _complain(message: str) -> None:
+    """Tell in one line on stderr what went wrong."""
+    from rich.console import Console
+    from rich.text import Text
+
+    line = " ".join(f"error: {message}".split())
+    Console(stderr=True).print(Text(line, style="bold red"), soft_wrap=True)
 
 
 app = typer.Typer(
@@ -67,6 +73,30 @@ ImageSizeOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FramesArgument = Annotated[
+    Path, typer.Argument(metavar="FRAMES", help="A video, a folder or 'glob' of pictures, or a camera's number.")
+]
+NameOption = Annotated[
+    list[str] | None, typer.Option("--name", metavar="ID:NAME", help="What an object is called in the results.")
+]
+FramesPerSecondOption = Annotated[
+    float, typer.Option("--frames-per-second", help="Of --overlay, where the frames have no times of their own.")
+]
+NewMaskOption = Annotated[
+    list[str] | None,
+    typer.Option("--new-mask", metavar="FRAME:PNG", help="Objects that join at a frame, counted from 0."),
+]
+ScoreThresholdOption = Annotated[
+    float | None,
+    typer.Option("--score-threshold", help="Below it an object is not visible; by default 0.4, by sentence 0.3."),
+]
+FrameReferencesOption = Annotated[
+    str,
+    typer.Option(
+        "--frame-references",
+        help="Frames whose masks an object is found by: both (first and previous), first, previous or none.",
+    ),
+]
 ExampleOption = Annotated[
     list[str] | None, typer.Option("--example", metavar="IMG:MASK", help="An annotated image; may be repeated.")
 ]
@@ -148,7 +178,7 @@ def segment(
     points = [_numbers(given, 2, "--point") for given in point or []]
     corners = None if box is None else _numbers(box, 4, "--box")
     examples = _examples(example)
-    _check_output_folder(out)
+    check_output_folder(out)
     from PIL import Image as PILImage
 
     from sam_uniref.images import load_image
@@ -194,28 +224,20 @@ def encode(
 
 @app.command()
 def track(
-    frames: Annotated[Path, typer.Argument(metavar="VIDEO_OR_FOLDER", help="A video, or a folder of pictures.")],
+    frames: FramesArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder for a palette PNG a frame, named after it.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for a palette PNG a frame, named after it.")] = None,
+    overlay: Annotated[Path | None, typer.Option("--overlay", help="An .mp4 with the objects painted on.")] = None,
+    rle: Annotated[Path | None, typer.Option("--rle", help="A COCO .json with the masks run-length encoded.")] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="Objects in the first frame: a palette PNG.")] = None,
-    new_mask: Annotated[
-        list[str] | None,
-        typer.Option("--new-mask", metavar="FRAME:PNG", help="Objects that join at a frame, counted from 0."),
-    ] = None,
+    new_mask: NewMaskOption = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", metavar="ID:SENTENCE", help="An object that a sentence names.")
     ] = None,
-    score_threshold: Annotated[
-        float | None,
-        typer.Option("--score-threshold", help="Below it an object is not visible; by default 0.4, by sentence 0.3."),
-    ] = None,
-    frame_references: Annotated[
-        str,
-        typer.Option(
-            "--frame-references",
-            help="Frames whose masks an object is found by: both (first and previous), first, previous or none.",
-        ),
-    ] = "both",
+    name: NameOption = None,
+    score_threshold: ScoreThresholdOption = None,
+    frame_references: FrameReferencesOption = "both",
+    frames_per_second: FramesPerSecondOption = 10,
     checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
@@ -224,32 +246,53 @@ def track(
     """Follow objects through a video."""
     joining = _by_number(new_mask, "--new-mask", Path)
     texts = _by_number(text, "--text", str)
+    names = {**texts, **_by_number(name, "--name", str)}
     if masks is None and not joining and not texts:
         raise ValueError("nothing to track: give --masks, --new-mask or --text")
-    _check_output_folder(out, keep=[*([masks] if masks else []), *joining.values()], frames=frames)
-    names = _frame_names(frames)
-    network = _load_model(model, checkpoint, device, image_size)
-    results = network.track(
-        frames,
+    written = [path for path in (out, overlay, rle) if path is not None]
+    if not written:
+        raise ValueError("nothing to write: give --out, --overlay or --rle")
+    from sam_uniref.track_files import TrackFiles
+    from sam_uniref.video import picture_files, read_frames
+
+    pictures = picture_files(frames)
+    read = [*([masks] if masks else []), *joining.values(), *(pictures or [])]
+    for path in written:
+        if path == out:
+            check_output_folder(path, read=read)
+        else:
+            check_output_file(path, read=[*read, frames])
+    if out is not None:
+        _check_names(frames, pictures or [])
+    reader = read_frames(_camera_or_path(frames))
+    files = TrackFiles(
+        masks=out,
+        overlay=overlay,
+        rle=rle,
+        pictures=pictures,
+        names=names,
+        frames_per_second=reader.frames_per_second or frames_per_second,
+    )
+    results = _load_model(model, checkpoint, device, image_size).track(
+        reader,
         masks=masks,
         texts=texts,
         new_masks=joining,
         score_threshold=score_threshold,
         frame_references=frame_references,
     )
-    seen: dict[int, int] = {}
-    count = 0
-    for result in _with_progress(results, names):
-        _save_labels(result, out / f"{names[result.index] if names else f'{result.index:05d}'}.png")
-        count += 1
-        for object_id, visible in result.visible.items():
-            seen[object_id] = seen.get(object_id, 0) + visible
+    with reader, files:
+        count, seen = _write_track(results, reader, files)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "frames": count, "frames_visible": seen}))
-        return
-    typer.echo(f"{count} frames in {out}")
-    for object_id, frames_visible in seen.items():
-        typer.echo(f"object {object_id}: visible in {frames_visible} frames")
+        answer = {"out": out, "overlay": overlay, "rle": rle, "frames": count, "frames_visible": seen}
+        typer.echo(json.dumps(answer, default=str))
+    else:
+        typer.echo(f"{count} frames in {', '.join(map(str, written))}")
+        for object_id, frames_visible in seen.items():
+            typer.echo(f"object {object_id}: visible in {frames_visible} frames")
+    if reader.broke_off is not None:
+        _complain(f"{reader.broke_off}; what was found until then is written")
+        raise typer.Exit(1)
 
 
 def _load_model(folder: str, checkpoint: Path | None, device: str | None, image_size: int | None) -> SamRef:
@@ -305,52 +348,36 @@ def _by_number(given: Sequence[str] | None, option: str, kind: Callable[[str], T
     return values
 
 
-def _check_output_folder(out: Path, *, keep: Sequence[Path] = (), frames: Path | None = None) -> None:
-    """Refuse to write where it can't be, or over what is read."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out must be a folder, and {out} is a file")
-    read = [file for file in keep if file.resolve().parent == out.resolve()]
-    if frames is not None and frames.resolve() == out.resolve():
-        read.append(frames)
-    if read:
-        raise ValueError(f"--out {out} is where {read[0]} is read from; give another folder")
+def _camera_or_path(frames: Path) -> Path | int:
+    """The number of a camera, if it is one and there is no file of that name."""
+    return int(str(frames)) if str(frames).isdecimal() and not frames.exists() else frames
 
 
-def _frame_names(frames: Path) -> list[str] | None:
-    """What the frames of a folder are called; None for a video, whose frames have numbers."""
-    if not frames.is_dir():
-        return None
-    from sam_uniref.video import picture_files
-
-    names = [path.stem for path in picture_files(frames)]
-    twice = sorted({name for name in names if names.count(name) > 1})
+def _check_names(frames: Path, pictures: Sequence[Path]) -> None:
+    """Refuse pictures that differ in their suffix or folder alone, since masks are named after them."""
+    stems = Counter(path.stem for path in pictures)
+    twice = sorted(stem for stem, count in stems.items() if count > 1)
     if twice:
         raise ValueError(f"{frames} has more than one picture called {twice[0]}; masks are named after them")
-    return names
 
 
-def _with_progress(results: Iterable[FrameResult], names: Sequence[str] | None) -> Iterator[FrameResult]:
-    """The results, with a progress bar where somebody watches."""
-    from rich.console import Console
-    from rich.progress import track as progress
+def _write_track(results: Iterator[FrameResult], reader: FrameReader, files: TrackFiles) -> tuple[int, dict[int, int]]:
+    """Write every frame's result, with a progress bar where somebody watches.
 
-    console = Console(stderr=True)
-    total = None if names is None else len(names)
-    yield from progress(results, "tracking", total=total, console=console, disable=not console.is_terminal)
+    Returns:
+        How many frames there were, and per object id in how many of them it was visible.
+    """
+    from tqdm.auto import tqdm
 
-
-def _save_labels(result: FrameResult, path: Path) -> None:
-    """A frame's object ids as a palette PNG in PASCAL VOC's colours."""
-    from PIL import Image as PILImage
-
-    from sam_uniref.segmentation import id_color
-
-    labels: NDArray[Any] = result.labels
-    if labels.max() > _LARGEST_PALETTE_ID:
-        raise ValueError(f"a palette PNG holds ids up to {_LARGEST_PALETTE_ID}, got {labels.max()}")
-    picture = PILImage.fromarray(labels.astype("uint8"))
-    picture.putpalette([channel for object_id in range(256) for channel in id_color(object_id)])
-    _save_picture(picture, path)
+    seen: dict[int, int] = {}
+    count = 0
+    for result in tqdm(results, desc="tracking", total=reader.expected, unit=" frames", disable=None):
+        if reader.latest is not None:
+            files.write(reader.latest, result)
+        count += 1
+        for object_id, visible in result.visible.items():
+            seen[object_id] = seen.get(object_id, 0) + visible
+    return count, seen
 
 
 def _save_picture(picture: PILImage.Image, path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from sam_uniref.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from sam_uniref.tracking import FrameResult
+    from sam_uniref.video import FrameReader, FrameSource
 
 
 class Predictor(ReferenceSegmenter):
@@ -194,7 +194,7 @@ class Predictor(ReferenceSegmenter):
 
     def track(
         self,
-        frames: str | Path | Iterable[ImageLike],
+        frames: FrameSource | FrameReader,
         *,
         masks: Mapping[int, MaskLike] | MaskLike | None = None,
         texts: Mapping[int, str] | None = None,
@@ -209,7 +209,9 @@ class Predictor(ReferenceSegmenter):
         for adding and removing objects as you go.
 
         Args:
-            frames: A video file, a folder of pictures (in the order of their names), or any iterable of images.
+            frames: A video file, a folder or glob of pictures (in the order of their names), the number of a camera,
+                any iterable of images, or what `sam_uniref.video.read_frames` made of one of these, which also tells
+                each result's picture and time. A video that breaks off ends there, with a warning.
             masks: Masks in the first frame: ``{object id: mask}``, or one map of ids (a palette PNG).
             texts: ``{object id: sentence}``.
             examples: ``{object id: annotated images}``.
@@ -225,9 +227,12 @@ class Predictor(ReferenceSegmenter):
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If no object is given, an object has nothing to be found by, or a frame changes size.
+            OSError: If a camera cannot be opened.
+            ValueError: If no object is given, an object has nothing to be found by, a frame changes size, or not a
+                single frame can be read.
         """
-        from sam_uniref.tracking import VideoTracker, track_video
+        from sam_uniref.track_video import track_video
+        from sam_uniref.tracking import VideoTracker
 
         tracker = VideoTracker(self, score_threshold=score_threshold, frame_references=frame_references)
         return track_video(tracker, frames, masks=masks, texts=texts, examples=examples, new_masks=new_masks)

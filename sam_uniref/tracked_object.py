@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from sam_uniref.adapters.frames import FrameReference
 from sam_uniref.adapters.references import ReferenceFeatures
-from sam_uniref.images import Mask
+from sam_uniref.images import Mask, MaskLike, load_id_map, load_mask
+from sam_uniref.transforms import Size
 
 # Which masks of the clip itself an object is found by (UniRef++ table 9; "none" is "Lang" in its table 7).
 FRAME_REFERENCES = ("both", "first", "previous", "none")
@@ -67,3 +71,19 @@ class TrackedObject:
     def _starts(self) -> bool:
         """Whether the current frame is the object's first one: a given mask is the truth and starts it anew."""
         return self.first is None or self.given is not None
+
+
+def given_mask(mask: MaskLike, object_id: int, size: Size | None) -> GivenMask:
+    """The object's mask, checked; at the frame's size once it is known."""
+    name = str(mask) if isinstance(mask, str | Path) else f"the mask of object {object_id}"
+    ids = load_id_map(mask)
+    several = np.count_nonzero(np.unique(ids)) > 1
+    fitting = (ids.shape[0], ids.shape[1]) if size is None else size
+    return GivenMask(load_mask(ids, fitting, object_id=object_id if several else None, name=name), name)
+
+
+def checked_id(object_id: int) -> int:
+    """The id as an int."""
+    if isinstance(object_id, bool) or not isinstance(object_id, int | np.integer) or object_id <= 0:
+        raise ValueError(f"an object id must be a positive integer (0 is the background), got {object_id!r}")
+    return int(object_id)

@@ -6,8 +6,7 @@ encoded once for all objects. Files and palettes are somebody else's business.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +18,13 @@ from torch import Tensor
 from sam_uniref.adapters.frames import FrameReference, FrameReferences
 from sam_uniref.adapters.references import ReferenceFeatures, stack_rows
 from sam_uniref.aggregation import merge
-from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, fit_to_image, load_id_map, load_image, load_mask
+from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, load_image, load_mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference, fingerprint
-from sam_uniref.tracked_object import FRAME_REFERENCES, GivenMask, TrackedObject
+from sam_uniref.tracked_object import FRAME_REFERENCES, TrackedObject, checked_id, given_mask
 from sam_uniref.tracker_state import pack_objects, read_state, unpack_objects, write_state
 from sam_uniref.transforms import Size
-from sam_uniref.video import frame_count, read_frames
-
-logger = logging.getLogger(__name__)
 
 # Appendix B of the paper: "0.4 for VOS datasets and 0.3 for RVOS datasets".
 VOS_THRESHOLD = 0.4
@@ -125,10 +121,10 @@ class VideoTracker:
                 mask is all there is and ``frame_references="none"`` leaves nothing to find the object by. Nothing
                 is added then.
         """
-        object_id = _checked_id(object_id)
+        object_id = checked_id(object_id)
         if object_id in self._objects:
             raise ValueError(f"object {object_id} is tracked already; update() it, or remove() it first")
-        self._check_followed(object_id, text is not None or bool(examples))
+        self.check_followed(object_id, text is not None or bool(examples))
         tracked = TrackedObject(self._frame_references)
         self._refer(object_id, tracked, mask, text, examples)
         self._objects[object_id] = tracked
@@ -169,7 +165,7 @@ class VideoTracker:
         """Encode and check what is given, then put it to the object's references, all or nothing."""
         if mask is None and text is None and not examples:
             raise ValueError(f"object {object_id} needs a mask=, text= or examples=")
-        given = None if mask is None else _given_mask(mask, object_id, self._size)
+        given = None if mask is None else given_mask(mask, object_id, self._size)
         encoded = annotated = None
         if text is not None or examples:
             encoded = self.model.encode_reference(text=text, examples=examples)
@@ -181,7 +177,7 @@ class VideoTracker:
         if given is not None:
             tracked.given = given
 
-    def _check_followed(self, object_id: int, named: bool) -> None:
+    def check_followed(self, object_id: int, named: bool) -> None:
         """Refuse an object that has a mask in the video only, if those are never used."""
         if self._frame_references == "none" and not named and object_id not in self._objects:
             others = tuple(choice for choice in FRAME_REFERENCES if choice != "none")
@@ -215,7 +211,7 @@ class VideoTracker:
                 was before the call.
         """
         picture = load_image(frame)
-        size = self._checked_size(picture)
+        size = self.checked_size(picture)
         if not self._objects:
             return self._finish(np.zeros(size, np.int32), {}, {}, {})
         given = {
@@ -281,7 +277,7 @@ class VideoTracker:
             return labels == object_id
         return (logits[object_id] > 0).cpu().numpy()
 
-    def _checked_size(self, picture: RGB) -> Size:
+    def checked_size(self, picture: RGB) -> Size:
         """``(height, width)`` of a frame, which must be that of the frames before it."""
         size = (picture.shape[0], picture.shape[1])
         if self._size is not None and size != self._size:
@@ -337,94 +333,3 @@ class VideoTracker:
             return {}
         scaled = torch.stack([self.model.transform.mask(mask) for mask in masks.values()]).to(self.model.device)
         return dict(zip(masks, self.model.encode_frame(features, scaled), strict=True))
-
-
-def track_video(
-    tracker: VideoTracker,
-    frames: str | Path | Iterable[ImageLike],
-    *,
-    masks: Mapping[int, MaskLike] | MaskLike | None = None,
-    texts: Mapping[int, str] | None = None,
-    examples: Mapping[int, Sequence[MaskReference]] | None = None,
-    new_masks: Mapping[int, Mapping[int, MaskLike] | MaskLike] | None = None,
-) -> Iterator[FrameResult]:
-    """Drive a fresh tracker over a video. Arguments and errors as `Predictor.track`'s.
-
-    Everything that can be checked without a frame is checked at the call, not at the first ``next``.
-    """
-    joining = {}
-    for index, given in (new_masks or {}).items():
-        if isinstance(index, bool) or not isinstance(index, int | np.integer) or index < 0:
-            raise ValueError(f"new_masks= has the frame number {index!r}; frames are counted from 0")
-        joining[int(index)] = given
-    if masks is not None and not (isinstance(masks, Mapping) and not masks):
-        if 0 in joining:
-            raise ValueError("masks of the first frame come in masks= or in new_masks[0], not in both")
-        joining[0] = masks
-    if not (joining or texts or examples):
-        raise ValueError("nothing to track: give masks=, texts=, examples= or new_masks=")
-    count = frame_count(frames)
-    if count == 0:
-        raise ValueError("there is not a single frame to track in")
-    if count is not None and joining and max(joining) >= count:
-        raise ValueError(f"new_masks= names frame {max(joining)}, but there are {count} frames, counted from 0")
-    pictures = read_frames(frames)
-    named = {*(texts or ()), *(examples or ())}
-    for given in joining.values():
-        for object_id in _masks_by_id(given, None):
-            tracker._check_followed(object_id, object_id in named)
-    texts, examples = texts or {}, examples or {}
-    for object_id in dict.fromkeys([*texts, *examples]):
-        tracker.add(object_id, text=texts.get(object_id), examples=examples.get(object_id))
-    return _drive(tracker, pictures, joining)
-
-
-def _drive(
-    tracker: VideoTracker,
-    frames: Iterator[ImageLike],
-    joining: Mapping[int, Mapping[int, MaskLike] | MaskLike],
-) -> Iterator[FrameResult]:
-    """A result a frame; masks join in theirs."""
-    count = 0
-    for index, frame in enumerate(frames):
-        picture = load_image(frame)
-        if index in joining:
-            for object_id, mask in _masks_by_id(joining[index], tracker._checked_size(picture)).items():
-                join = tracker.update if object_id in tracker.object_ids else tracker.add
-                join(object_id, mask=mask)
-        yield tracker.step(picture)
-        count += 1
-    if count == 0:
-        raise ValueError("there is not a single frame to track in")
-    late = sorted(index for index in joining if index >= count)
-    if late:
-        logger.warning("the video ended after %d frames: the masks of frames %s were not used", count, late)
-
-
-def _masks_by_id(masks: Mapping[int, MaskLike] | MaskLike, size: Size | None) -> dict[int, Mask]:
-    """``{object id: mask}`` from that or from one map of ids, at the frame's size once it is known."""
-    if isinstance(masks, Mapping):
-        return {_checked_id(i): _given_mask(mask, int(i), size).mask for i, mask in masks.items()}
-    name = str(masks) if isinstance(masks, str | Path) else "the mask"
-    ids = load_id_map(masks)
-    ids = ids if size is None else fit_to_image(ids, size, name)
-    found = [int(i) for i in np.unique(ids) if i > 0]
-    if not found:
-        raise ValueError(f"{name} is empty: a map of ids must mark at least one object")
-    return {object_id: ids == object_id for object_id in found}
-
-
-def _given_mask(mask: MaskLike, object_id: int, size: Size | None) -> GivenMask:
-    """The object's mask, checked; at the frame's size once it is known."""
-    name = str(mask) if isinstance(mask, str | Path) else f"the mask of object {object_id}"
-    ids = load_id_map(mask)
-    several = np.count_nonzero(np.unique(ids)) > 1
-    fitting = (ids.shape[0], ids.shape[1]) if size is None else size
-    return GivenMask(load_mask(ids, fitting, object_id=object_id if several else None, name=name), name)
-
-
-def _checked_id(object_id: int) -> int:
-    """The id as an int."""
-    if isinstance(object_id, bool) or not isinstance(object_id, int | np.integer) or object_id <= 0:
-        raise ValueError(f"an object id must be a positive integer (0 is the background), got {object_id!r}")
-    return int(object_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -11,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import HEIGHT, WIDTH, answer, assert_refused, files_in, material, run
 from PIL import Image as PILImage
-from tiny import disc, picture, tiny_model
-from typer.testing import CliRunner, Result
+from tiny import picture, tiny_model
+from videos import encode_video
 
 from sam_uniref import MaskReference, SamRef
-from sam_uniref.cli import app
-
-HEIGHT, WIDTH = 60, 80
 
 
 @pytest.fixture(scope="module")
@@ -28,48 +25,7 @@ def model() -> SamRef:
 
 @pytest.fixture(scope="module")
 def folder(model: SamRef, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model, pictures, masks and a clip."""
-    root = tmp_path_factory.mktemp("cli")
-    model.save_pretrained(root / "model")
-    PILImage.fromarray(picture(HEIGHT, WIDTH)).save(root / "street.png")
-    PILImage.fromarray(picture(HEIGHT, WIDTH, 5)).save(root / "support.png")
-    PILImage.fromarray(disc(HEIGHT, WIDTH)).save(root / "support-mask.png")
-    (root / "clip").mkdir()
-    for frame in range(3):
-        PILImage.fromarray(picture(HEIGHT, WIDTH, frame)).save(root / "clip" / f"{frame:05d}.jpg")
-    save_ids(root / "first.png", {1: disc(HEIGHT, WIDTH, center=(0.3, 0.3)), 3: disc(HEIGHT, WIDTH, center=(0.7, 0.7))})
-    save_ids(root / "new.png", {2: disc(HEIGHT, WIDTH, center=(0.4, 0.7))})
-    return root
-
-
-def save_ids(path: Path, masks: dict[int, np.ndarray]) -> None:
-    ids = sum((object_id * mask.astype(np.uint8) for object_id, mask in masks.items()), np.zeros((), np.uint8))
-    image = PILImage.fromarray(ids)
-    image.putpalette(list(range(256)) * 3)
-    image.save(path)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def answer(*arguments: object) -> dict:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def assert_refused(result: Result, message: str) -> None:
-    """Exit code 2, one line on stderr, nothing on stdout, and no traceback."""
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    assert message in result.stderr
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-
-
-def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return material(tmp_path_factory.mktemp("cli"), model)
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
@@ -220,14 +176,7 @@ def test_track_writes_a_palette_png_a_frame(
 
 
 def test_track_numbers_the_frames_of_a_video(folder: Path, tmp_path: Path) -> None:
-    import av
-
-    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        for frame in range(2):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(HEIGHT, WIDTH, frame), format="rgb24")))
-        container.mux(stream.encode())
+    encode_video(tmp_path / "clip.mp4", [picture(HEIGHT, WIDTH, frame) for frame in range(2)])
     common = ("--model", folder / "model", "--out", tmp_path / "out", "--masks", folder / "first.png")
     result = run("track", tmp_path / "clip.mp4", *common)
     assert result.exit_code == 0, result.output

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,35 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from tiny import tiny_model
 from tracking_support import SIDE, ScriptedModel, blank, in_its_region, region, shared_folder
+from videos import brightness, cut, encode_video, gray, noise
 
 from sam_uniref import MaskReference
-from sam_uniref.video import frame_count, read_frames
+from sam_uniref.video import read_frames
 
 COUNT = 12
-
-
-def brightness(frame: int) -> int:
-    return 20 * frame
-
-
-def gray(frame: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    return np.full((height, width, 3), brightness(frame), np.uint8)
-
-
-def write_video(path: Path, frames: list[NDArray[np.uint8]], *, times: list[int] | None = None) -> Path:
-    """An MPEG-4 file; ``times`` are in hundredths of a second."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.max_b_frames = 2
-        stream.codec_context.time_base = Fraction(1, 100)
-        for number, array in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            frame.pts, frame.time_base = (times[number] if times else 4 * number), Fraction(1, 100)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def as_folder(folder: Path) -> Path:
@@ -68,8 +43,10 @@ SOURCES: dict[str, Callable[[Path], object]] = {
     "numpy": lambda _: np.stack(FRAMES),
     "torch": lambda _: torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2),
     "torch floats": lambda _: torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2) / 255,
-    "mp4": lambda folder: write_video(folder / "clip.mp4", FRAMES),
-    "mp4 of varying rate": lambda folder: write_video(
+    "glob": lambda folder: str(as_folder(folder / "frames") / "*.png"),
+    "reader": lambda _: read_frames(FRAMES),
+    "mp4": lambda folder: encode_video(folder / "clip.mp4", FRAMES),
+    "mp4 of varying rate": lambda folder: encode_video(
         folder / "clip.mp4", FRAMES, times=[0, 1, 9, 10, 11, 40, 41, 60, 61, 62, 90, 99]
     ),
 }
@@ -96,30 +73,6 @@ def test_frames_are_read_as_they_are_needed() -> None:
     next(results)
     next(results)
     assert pulled == [0, 1]
-
-
-def test_a_video_is_turned_as_its_recorder_says(tmp_path: Path) -> None:
-    """A telephone held upright writes lying frames and a matrix that turns them a quarter clockwise."""
-    left_white = np.zeros((48, 64, 3), np.uint8)
-    left_white[:, :32] = 255
-    path = write_video(tmp_path / "clip.mp4", [left_white] * 2)
-    data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 44
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30)
-    path.write_bytes(data)
-    for frame in read_frames(path):
-        assert isinstance(frame, np.ndarray)
-        assert frame.shape == (64, 48, 3)
-        assert frame[:28].min() > 200, "left becomes top"
-        assert frame[36:].max() < 50
-
-
-def test_how_many_frames_there_are(tmp_path: Path) -> None:
-    assert frame_count(as_folder(tmp_path / "frames")) == COUNT
-    assert frame_count(FRAMES) == COUNT
-    assert frame_count(np.stack(FRAMES)) == COUNT
-    assert frame_count(iter(FRAMES)) is None
-    assert frame_count(write_video(tmp_path / "clip.mp4", FRAMES)) is None
 
 
 # ---- Objects that join ----
@@ -230,7 +183,8 @@ def empty_folder(folder: Path) -> Path:
         (sound_only, ValueError, r"sound\.wav has no video in it"),
         (lambda _: [], ValueError, "not a single frame"),
         (lambda _: blank(), ValueError, r"must be \(T, H, W, 3\)"),
-        (lambda _: 7, TypeError, "got int"),
+        (lambda _: 7.0, TypeError, "got float"),
+        (lambda _: 97, OSError, "camera 97 cannot be opened"),
     ],
 )
 def test_bad_sources_are_refused_at_the_call(
@@ -245,13 +199,24 @@ def test_a_source_that_turns_out_empty_is_refused() -> None:
         next(ScriptedModel(in_its_region).track(iter([]), masks=GOOD))
 
 
-def test_a_video_that_breaks_off_is_refused_by_name(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (8, 48, 64, 3)).astype(np.uint8)
-    path = write_video(tmp_path / "clip.avi", list(noise))
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 8])
-    with pytest.raises(ValueError, match=r"clip\.avi is no readable video"):
-        list(read_frames(path))
+def test_a_video_that_breaks_off_is_tracked_until_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = cut(encode_video(tmp_path / "clip.mp4", noise(10), codec="h264", movflags="+faststart"), 0.6)
+    reader = read_frames(path)
+    results = ScriptedModel(lambda *_: (0.0, 0.0)).track(reader, masks={1: np.ones((48, 64), bool)})
+    with caplog.at_level(logging.WARNING):
+        indices = [result.index for result in results]
+    assert indices == list(range(len(indices)))
+    assert 3 < len(indices) < 8
+    assert f"clip.mp4 breaks off at frame {len(indices)}, counted from 0" in caplog.text
+    assert reader.broke_off is not None
+
+
+def test_a_reader_tells_each_results_frame(tmp_path: Path) -> None:
+    reader = read_frames(encode_video(tmp_path / "clip.mp4", FRAMES))
+    for result in ScriptedModel(lambda *_: (0.0, 0.0)).track(reader, masks={1: np.ones((48, 64), bool)}):
+        assert reader.latest is not None
+        assert reader.latest.time == pytest.approx(result.index / 25)
+        assert reader.latest.picture.mean() == pytest.approx(brightness(result.index), abs=4)
 
 
 def test_a_picture_that_breaks_off_is_refused_by_name(tmp_path: Path) -> None:
