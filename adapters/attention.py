@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_uniref.adapters.frames import FrameReferences, attend_frames
+from sam_uniref.adapters.frames import FrameReference, FrameReferences, attend_frames
 
 
 @functools.cache
@@ -136,10 +136,11 @@ class CrossAttention(nn.Module):
         return self.split_heads(self.key(tokens)[None])[0].contiguous()
 
     def frames(self, queries: Tensor, references: FrameReferences, level: int) -> Tensor:
-        """As `forward`, to pictures that rows share.
+        """As `forward`, to pictures that rows may share; for inference.
 
-        Rows about one image have one set of queries, so a picture's attention weights are those of all its rows. And as
-        weights sum to one, values may be projected after they were averaged: a row costs its values once.
+        Rows about one image have one set of queries, so a picture's attention weights are those of all its rows. Where
+        no picture is shared, a fused kernel a row is faster. And as weights sum to one, values may be projected after
+        they were averaged: an object is kept as C values a token and not as heads * D.
 
         Args:
             queries: ``(1, heads, Lq, D)`` where all rows have the same, else ``(N, heads, Lq, D)``.
@@ -149,23 +150,29 @@ class CrossAttention(nn.Module):
         Returns:
             ``(N, Lq, C)``, after the output projection; for rows without a reference without meaning.
         """
-        if len(queries) > 1:
-            rows = torch.arange(len(queries), device=queries.device)[:, None]
-            absent = queries.new_zeros(1, queries.shape[2], self.output.out_features)
-            each = [
-                self.frames(queries[row], references.select(row), level) if references.rows[row] else absent
-                for row in rows
-            ]
-            return torch.cat(each)
-        shared = references.by_frame(level)
         output = self.output.weight.unflatten(1, (self.heads, -1))
         value = self.value.weight.unflatten(0, (self.heads, -1))
         # Per head the value's and the output's projection as one: (C, heads * C).
         weight = torch.einsum("ohd,hdi->ohi", output, value).flatten(1)
         bias = F.linear(self.value.bias, self.output.weight, self.output.bias)
-        return attend_frames(
-            queries[0], shared, len(references), lambda attended: F.linear(attended.flatten(2), weight, bias)
-        )
+
+        def project(attended: Tensor) -> Tensor:
+            return F.linear(attended.flatten(2), weight, bias)
+
+        if len(queries) == 1 and references.share:
+            return attend_frames(queries[0], references.by_frame(level), len(references), project)
+        each = []
+        for row, own in zip(references.rows, queries.expand(len(references), -1, -1, -1), strict=True):
+            attended = self._attend_row(own, row, level) if row else own.new_zeros(*own.shape[:2], value.shape[2])
+            each.append(project(attended.transpose(0, 1)[None]))
+        return torch.cat(each)
+
+    def _attend_row(self, queries: Tensor, row: Sequence[FrameReference], level: int) -> Tensor:
+        """Weights times values of one row's pictures, ``(heads, Lq, C)``, from ``(heads, Lq, D)``."""
+        keys = torch.cat([reference.frame.keys[level] for reference in row], dim=1)
+        values = torch.cat([reference.values[level] for reference in row])
+        padding = torch.cat([reference.frame.padding[level] for reference in row])
+        return attend_sdpa(queries[None], keys[None], values.expand(1, self.heads, -1, -1), padding[None])[0]
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
         """Attend from projected queries to reference tokens.

@@ -87,6 +87,12 @@ class FrameReferences:
         at = torch.arange(len(self.rows), device=rows.device)[rows].tolist()
         return FrameReferences(tuple(self.rows[i] for i in at), self.image_index[rows])
 
+    @property
+    def share(self) -> bool:
+        """Whether any two rows have a picture in common."""
+        frames = [id(reference.frame) for row in self.rows for reference in row]
+        return len(set(frames)) < len(frames)
+
     def by_frame(self, level: int) -> list[SharedFrame]:
         """Every picture once, with the rows that refer to it."""
         frames: dict[int, list[tuple[int, FrameReference]]] = {}
@@ -152,9 +158,8 @@ def attend_frames(
         for frame in frames:
             attended, log_sum = _attend(part, frame)
             both = torch.logaddexp(total[frame.rows], log_sum)
-            kept, new = (total[frame.rows] - both).exp(), (log_sum - both).exp()
-            mixed = joined[frame.rows] * kept[..., None] + attended * new[..., None]
-            joined[frame.rows] = mixed.to(joined.dtype)
+            new = (log_sum - both).exp().to(joined.dtype)[..., None]
+            joined[frame.rows] = torch.lerp(joined[frame.rows], attended, new)
             total[frame.rows] = both
         parts.append(finish(joined.transpose(1, 2)))
     return torch.cat(parts, dim=1)
@@ -167,10 +172,12 @@ def _attend(queries: Tensor, frame: SharedFrame) -> tuple[Tensor, Tensor]:
         ``(n, heads, l, C)`` weights times values, and ``(1, heads, l)`` logarithms of what the weights sum to before
         they are normalised.
     """
-    logits = (queries @ frame.keys.transpose(1, 2)).float()
-    logits = logits.masked_fill_(frame.padding, float("-inf"))
-    log_sum = logits.logsumexp(dim=2, keepdim=True)
-    weights = logits.sub_(log_sum).exp_().to(frame.values.dtype)
+    logits = (queries @ frame.keys.transpose(1, 2)).float().masked_fill_(frame.padding, float("-inf"))
+    largest = logits.amax(dim=2, keepdim=True)
+    # In place, and normalised after the product, which is smaller: each pass over the weights counts.
+    weights = logits.sub_(largest).exp_()
+    total = weights.sum(dim=2, keepdim=True)
     heads, length, tokens = weights.shape
-    attended = weights.view(heads * length, tokens) @ frame.values.flatten(1)
-    return attended.view(heads, length, len(frame.rows), -1).permute(2, 0, 1, 3), log_sum[None, :, :, 0]
+    attended = weights.view(heads * length, tokens).to(frame.values.dtype) @ frame.values.flatten(1)
+    attended = attended.view(heads, length, -1).div_(total).view(heads, length, len(frame.rows), -1)
+    return attended.permute(2, 0, 1, 3), (largest + total.log())[None, :, :, 0]

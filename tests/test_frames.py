@@ -109,6 +109,9 @@ def test_a_picture_s_weights_are_computed_once_for_all_its_objects(monkeypatch: 
     shared, _ = both_ways(model, [[0, 1], [1], [0, 1], [3]])
     model([torch.randn(1, C, 3, 5)], [shared])
     assert seen == [[0, 2], [0, 1, 2], [3]]
+    alone, _ = both_ways(model, [[0, 1], [2]])
+    model([torch.randn(1, C, 3, 5)], [alone])
+    assert len(seen) == 3, "where nothing is shared, a fused kernel is asked"
 
 
 def test_keys_are_projected_when_they_are_stored_and_never_again(monkeypatch: pytest.MonkeyPatch) -> None:
