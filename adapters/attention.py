@@ -171,8 +171,7 @@ class CrossAttention(nn.Module):
         """Weights times values of one row's pictures, ``(heads, Lq, C)``, from ``(heads, Lq, D)``."""
         keys = torch.cat([reference.frame.keys[level] for reference in row], dim=1)
         values = torch.cat([reference.values[level] for reference in row])
-        padding = torch.cat([reference.frame.padding[level] for reference in row])
-        return attend_sdpa(queries[None], keys[None], values.expand(1, self.heads, -1, -1), padding[None])[0]
+        return F.scaled_dot_product_attention(queries, keys, values.expand(self.heads, -1, -1))
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
         """Attend from projected queries to reference tokens.

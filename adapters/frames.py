@@ -1,7 +1,8 @@
 """References to frames of a video, laid out for many objects: a picture's keys are kept once for all of them.
 
 What `references` holds for training, a row a reference, is held here as attention needs it and no more: of a
-picture its projected keys, of an object in it the mask encoder's values and a pooled vector.
+picture its projected keys, of an object in it the mask encoder's values and a pooled vector; and of neither the tokens
+that are padding.
 """
 
 from __future__ import annotations
@@ -18,12 +19,10 @@ class FrameKeys:
     """A picture as attention looks at it. It is told from others by identity.
 
     Attributes:
-        keys: Per level ``(heads, L, D)``, normalised and projected.
-        padding: Per level ``(L,)`` bool, True where a token is padding.
+        keys: Per level ``(heads, L, D)``, normalised and projected; L tokens, none of them padding.
     """
 
     keys: tuple[Tensor, ...]
-    padding: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,6 @@ class FrameReferences:
         return [
             SharedFrame(
                 keys=found[0][1].frame.keys[level],
-                padding=found[0][1].frame.padding[level],
                 rows=torch.tensor([number for number, _ in found], device=device),
                 values=torch.stack([reference.values[level] for _, reference in found], dim=1),
             )
@@ -117,13 +115,11 @@ class SharedFrame:
 
     Attributes:
         keys: ``(heads, L, D)``.
-        padding: ``(L,)`` bool.
         rows: ``(n,)`` int64.
         values: ``(L, n, C)``.
     """
 
     keys: Tensor
-    padding: Tensor
     rows: Tensor
     values: Tensor
 
@@ -139,7 +135,7 @@ def attend_frames(
 
     Args:
         queries: ``(heads, Lq, D)``.
-        frames: At least one, with at least one token that is no padding each.
+        frames: At least one.
         rows: Number of rows, N; those that are in no picture get zeros.
         finish: From ``(N, l, heads, C)``, weights times values of l queries, to ``(N, l, C)``.
         block: Attention weights that are held at a time.
@@ -172,7 +168,7 @@ def _attend(queries: Tensor, frame: SharedFrame) -> tuple[Tensor, Tensor]:
         ``(n, heads, l, C)`` weights times values, and ``(1, heads, l)`` logarithms of what the weights sum to before
         they are normalised.
     """
-    logits = (queries @ frame.keys.transpose(1, 2)).float().masked_fill_(frame.padding, float("-inf"))
+    logits = (queries @ frame.keys.transpose(1, 2)).float()
     largest = logits.amax(dim=2, keepdim=True)
     # In place, and normalised after the product, which is smaller: each pass over the weights counts.
     weights = logits.sub_(largest).exp_()

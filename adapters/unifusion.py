@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_uniref.adapters.attention import CrossAttention
-from sam_uniref.adapters.frames import FrameKeys, FrameReferences
+from sam_uniref.adapters.frames import FrameKeys, FrameReference, FrameReferences
 from sam_uniref.adapters.references import ReferenceFeatures
 
 ORDERS = ("parallel", "in_order", "reversed")
@@ -112,15 +112,31 @@ class UniFusion(nn.Module):
         """``(B, h * w, C)`` image tokens to ``(B, heads, h * w, D)`` queries."""
         return self.attention.project_queries(self.query_norm(tokens))
 
-    def frame_keys(self, keys: Sequence[Tensor], padding: Sequence[Tensor]) -> FrameKeys:
+    def frame_keys(self, keys: Sequence[Tensor]) -> FrameKeys:
         """What attention needs of a picture, to be kept for all objects annotated in it.
 
         Args:
-            keys: Per level ``(L, C)`` features.
-            padding: Per level ``(L,)`` bool, True = padding.
+            keys: Per level ``(L, C)`` features of the tokens that are no padding.
         """
-        projected = tuple(self.attention.project_keys(self.key_norm(level)) for level in keys)
-        return FrameKeys(projected, tuple(padding))
+        return FrameKeys(tuple(self.attention.project_keys(self.key_norm(level)) for level in keys))
+
+    def frame_references(self, annotated: ReferenceFeatures) -> list[FrameReference]:
+        """Rows of annotations of one picture, or of pictures that all rows share, as references that share it.
+
+        Args:
+            annotated: N rows that have the same keys and padding and are all present.
+        """
+        kept = [~padding[0] for padding in annotated.padding]
+        frame = self.frame_keys([keys[0, at] for keys, at in zip(annotated.keys, kept, strict=True)])
+        # Copies, as a view would keep what all objects have for as long as one of them is there.
+        return [
+            FrameReference(
+                frame,
+                tuple(values[row, at] for values, at in zip(annotated.values, kept, strict=True)),
+                tuple(pooled[row].clone() for pooled in annotated.pooled),
+            )
+            for row in range(len(annotated))
+        ]
 
     def contribution(self, queries: Tensor, reference: ReferenceFeatures | FrameReferences, level: int) -> Tensor:
         """What one kind of reference adds to one level, ``(N, h * w, C)``; zero for absent rows.

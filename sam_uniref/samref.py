@@ -214,19 +214,11 @@ class SamRef(Predictor):
     def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
         """One encoded picture and ``(N, S, S)`` masks of it: N references that share the picture."""
         encoded = self.encode_mask(features, masks, torch.zeros(len(masks), dtype=torch.int64, device=masks.device))
-        frame = self.fusion.frame_keys([k[0] for k in encoded.keys], [p[0] for p in encoded.padding])
-        # Copies, as a view would keep what all objects have for as long as one of them is there.
-        return [
-            FrameReference(
-                frame, tuple(v[row].clone() for v in encoded.values), tuple(p[row].clone() for p in encoded.pooled)
-            )
-            for row in range(len(masks))
-        ]
+        return self.fusion.frame_references(encoded)
 
     def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
         """One row of annotated images from elsewhere as a reference to look back at in every frame."""
-        frame = self.fusion.frame_keys([k[0] for k in annotated.keys], [p[0] for p in annotated.padding])
-        return FrameReference(frame, tuple(v[0] for v in annotated.values), tuple(p[0] for p in annotated.pooled))
+        return self.fusion.frame_references(annotated)[0]
 
     def _pool(self, keys: Tensor, padding: Tensor, masks: Tensor, grid: Size) -> Tensor:
         """Mean of the keys ``(N, L, C)`` over the object, each cell by its share of it, or over the image."""

@@ -1,7 +1,7 @@
 """What a tracker remembers, as tensors by name: a stream that is cut off goes on from them with the same results.
 
-Names are ``frame``, ``size``, ``ids`` (in the order they were added), ``frames.K.keys.LEVEL`` and ``.padding.LEVEL`` of
-each reference frame, once however many objects share it, and ``objects.ID...`` of what is an object's own.
+Names are ``frame``, ``size``, ``ids`` (in the order they were added), ``frames.K.keys.LEVEL`` of each reference frame,
+once however many objects share it, and ``objects.ID...`` of what is an object's own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ def pack_objects(objects: Mapping[int, TrackedObject]) -> dict[str, Tensor]:
             if id(frame) not in numbers:
                 numbers[id(frame)] = len(numbers)
                 packed |= _levels(f"frames.{numbers[id(frame)]}.keys", frame.keys)
-                packed |= _levels(f"frames.{numbers[id(frame)]}.padding", frame.padding)
             packed[f"{start}.{kind}.frame"] = torch.tensor(numbers[id(frame)])
             packed |= _levels(f"{start}.{kind}.values", reference.values)
             packed |= _levels(f"{start}.{kind}.pooled", reference.pooled)
@@ -84,8 +83,7 @@ def _unpack_object(
             continue
         number = int(packed[f"{start}.{kind}.frame"])
         if number not in frames:
-            keys, padding = (_read_levels(packed, f"frames.{number}.{field}", device) for field in ("keys", "padding"))
-            frames[number] = FrameKeys(keys, padding)
+            frames[number] = FrameKeys(_read_levels(packed, f"frames.{number}.keys", device))
         values, pooled = (_read_levels(packed, f"{start}.{kind}.{field}", device) for field in ("values", "pooled"))
         setattr(tracked, kind, FrameReference(frames[number], values, pooled))
     if f"{start}.given" in packed:

@@ -36,12 +36,17 @@ def fusion(order: str = "parallel") -> UniFusion:
 
 def both_ways(model: UniFusion, rows: list[list[int]]) -> tuple[FrameReferences, ReferenceFeatures]:
     """Row i's object annotated in the pictures ``rows[i]``: shared, and as they were before."""
-    frames = {k: model.frame_keys([picture(k)[0]], [picture(k)[1]]) for row in rows for k in row}
+    frames = {k: model.frame_keys([picture(k)[0][~picture(k)[1]]]) for row in rows for k in row}
     shared, separate = [], []
     most = max(map(len, rows))
     for number, row in enumerate(rows):
         objects = [annotated(k, number) for k in row]
-        shared.append(tuple(FrameReference(frames[k], (v,), (p,)) for k, (v, p) in zip(row, objects, strict=True)))
+        shared.append(
+            tuple(
+                FrameReference(frames[k], (values[~picture(k)[1]],), (pooled,))
+                for k, (values, pooled) in zip(row, objects, strict=True)
+            )
+        )
         told = [(k, *pair, True) for k, pair in zip(row, objects, strict=True)]
         separate.append(told + [(0, *annotated(0, number), False)] * (most - len(told)))
     about = torch.zeros(len(rows), dtype=torch.int64)

@@ -73,7 +73,8 @@ def test_memory_is_constant(model: SamRef) -> None:
     assert len(full) > 5
     assert set(full) == {held[3][0]}
     longest = max(tensor.shape[1] for tensor in tensors_in(tracker) if tensor.ndim == 3)
-    assert longest == 16 * 16, "what is kept of a frame is its tokens, never those of several frames joined"
+    # 60 x 80 pixels fill twelve of sixteen rows of cells.
+    assert longest == 12 * 16, "kept of a frame are its tokens without padding, never several frames joined"
 
 
 def test_objects_of_a_frame_share_its_keys(model: SamRef) -> None:

@@ -82,14 +82,14 @@ class ScriptedModel(UntrainedModel):
 
     def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
         encoded = self.encode_mask(features, masks, torch.zeros(len(masks), dtype=torch.int64))
-        frame = FrameKeys((encoded.keys[0][:1].clone(),), (encoded.padding[0][0].clone(),))
+        frame = FrameKeys((encoded.keys[0][:1].clone(),))
         return [
             FrameReference(frame, (encoded.values[0][row].clone(),), (encoded.pooled[0][row].clone(),))
             for row in range(len(masks))
         ]
 
     def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
-        frame = FrameKeys((annotated.keys[0].clone(),), (annotated.padding[0][0],))
+        frame = FrameKeys((annotated.keys[0].clone(),))
         return FrameReference(frame, (annotated.values[0][0],), (annotated.pooled[0][0],))
 
     @staticmethod
