@@ -61,15 +61,17 @@ class Ablations:
         base: The configuration that all rows share, beside the table's file.
         rows: Of the table.
         seeds: Of each row's runs.
-        episodes: Scenes or clips of each task in evaluation.
+        episodes: ``{task: how many scenes or clips it is evaluated on}``.
     """
 
     base: str
     rows: list[Row] = field(default_factory=list)
     seeds: Sequence[int] = (0, 1, 2)
-    episodes: int = 60
+    episodes: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(HEADLINES, 60))
 
     def __post_init__(self) -> None:
+        if self.episodes.keys() != HEADLINES.keys() or min(self.episodes.values()) < 1:
+            raise ValueError(f"episodes must be {{task: at least 1}} for {list(HEADLINES)}, got {dict(self.episodes)}")
         trained = {row.name for row in self.rows if row.model is None}
         for row in self.rows:
             if row.model is not None and (row.model not in trained or row.train):
@@ -115,9 +117,12 @@ def run_row(table: Ablations, row: Row, seed: int, config: Path, out: Path) -> N
         launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
         settings = [f"output={trained}", f"seed={seed}", *owner.train]
         _run([*launch, "--config", str(config), "--resume", *settings])
-    if _measured(results, row) is None:
-        asked = ["--task", *row.tasks, "--episodes", str(table.episodes), "--out", str(results), *row.evaluate]
-        _run(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
+    for episodes in sorted({table.episodes[task] for task in row.tasks}):
+        tasks = [task for task in row.tasks if table.episodes[task] == episodes]
+        place = results / "_".join(tasks)
+        if not (place / "results.json").is_file():
+            asked = ["--task", *tasks, "--episodes", str(episodes), "--out", str(place), *row.evaluate]
+            _run(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
 
 
 def _run(module: Sequence[str]) -> None:
@@ -132,7 +137,7 @@ def claim_folder(table: Ablations, row: Row, config: Path, out: Path) -> None:
     Raises:
         ValueError: If what is there was made of something else, which would then stand in one table with this.
     """
-    made_of = json.dumps(asdict(row) | {"base": yaml.safe_load(config.read_text()), "episodes": table.episodes})
+    made_of = json.dumps(asdict(row) | {"base": yaml.safe_load(config.read_text()), "episodes": dict(table.episodes)})
     file = out / row.folder / "row.json"
     if file.is_file() and json.loads(file.read_text()) != json.loads(made_of):
         raise ValueError(f"{file.parent} was made with other settings; remove it, or give another --out")
@@ -152,8 +157,9 @@ def collect(table: Ablations, out: Path) -> dict[str, Values]:
 
 def _measured(folder: Path, row: Row) -> dict[str, float] | None:
     """The main metric of each of the row's tasks; None if not all were evaluated."""
-    file = folder / "results.json"
-    results = json.loads(file.read_text()) if file.is_file() else {}
+    results: dict[str, dict[str, float]] = {}
+    for file in folder.glob("*/results.json"):
+        results |= json.loads(file.read_text())
     if not results.keys() >= set(row.tasks):
         return None
     return {task: results[task][metric] for task, metric in HEADLINES.items() if task in row.tasks}

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from runs import ROOT
 
+from sam_uniref.data.batch import TASKS
 from sam_uniref.eval import ablations
 from sam_uniref.eval.ablations import main, markdown, read_table
 from sam_uniref.eval.evaluate import check_arguments, parse_arguments
@@ -38,7 +39,9 @@ def small_table(folder: Path) -> Path:
         {"name": "One head", "train": ["model.options.fusion.heads=1"], "tasks": ["ris"]},
         {"name": "Language only", "model": "Plain", "evaluate": ["--frame-references", "none"], "tasks": ["rvos"]},
     ]
-    (folder / "rows.yaml").write_text(yaml.safe_dump({"base": "b.yaml", "seeds": [3, 4], "episodes": 2, "rows": rows}))
+    (folder / "rows.yaml").write_text(
+        yaml.safe_dump({"base": "b.yaml", "seeds": [3, 4], "episodes": dict.fromkeys(TASKS, 2), "rows": rows})
+    )
     (folder / "b.yaml").write_text("steps: 1")
     return folder / "rows.yaml"
 
@@ -99,7 +102,7 @@ def test_results_of_other_settings_are_not_mixed_in(
     assert main([str(table), "--out", str(out)]) == 0
     before = (out / "table.md").read_text()
     commands.clear()
-    for file, text in ((table, table.read_text().replace("episodes: 2", "episodes: 3")), (tmp_path / "b.yaml", "{}")):
+    for file, text in ((table, table.read_text().replace("ris: 2", "ris: 3")), (tmp_path / "b.yaml", "{}")):
         old = file.read_text()
         file.write_text(text)
         assert main([str(table), "--out", str(out)]) == 2
@@ -128,6 +131,7 @@ def test_one_run_has_no_spread() -> None:
         ({"rows": [{"name": "a", "trian": []}]}, "did you mean 'train'"),
         ({"row": []}, "did you mean 'rows'"),
         ({"rows": [{"name": "a", "train": "seed=1"}]}, "train must be a list"),
+        ({"episodes": {"ris": 3}}, "episodes must be {task: at least 1}"),
         ({"rows": ["a"]}, "a list of mappings as rows"),
     ],
 )
@@ -155,7 +159,7 @@ def test_a_row_from_training_to_the_table(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
     row = {"name": "short", "train": ["data.vos.weight=0"], "tasks": ["ris"]}
     (tmp_path / "rows.yaml").write_text(
-        yaml.safe_dump({"base": "base.yaml", "seeds": [1], "episodes": 1, "rows": [row]})
+        yaml.safe_dump({"base": "base.yaml", "seeds": [1], "episodes": dict.fromkeys(TASKS, 1), "rows": [row]})
     )
     assert main([str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out")]) == 0
     values = json.loads((tmp_path / "out" / "results.json").read_text())
