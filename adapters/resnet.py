@@ -127,8 +127,8 @@ def convolve_halves(
     first, second = convolution.weight.split(sizes if own_first else sizes[::-1], dim=1)
     weights = (first, second) if own_first else (second, first)
     step, padding = convolution.stride, convolution.padding
-    by_row = F.conv2d(own, weights[0], convolution.bias, step, padding)  # type: ignore[arg-type]
-    by_image = F.conv2d(shared, weights[1], None, step, padding)  # type: ignore[arg-type]
+    by_row = F.conv2d(own, weights[0], convolution.bias, step, padding)
+    by_image = F.conv2d(shared, weights[1], None, step, padding)
     return by_row + by_image[source_index]
 
 
