@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from untrained import UntrainedModel
 
-from sam_uniref.adapters import ReferenceFeatures
+from sam_uniref.adapters import FrameReferences, ReferenceFeatures
 from sam_uniref.data.refshapes import RefShapesDataset, Style
 from sam_uniref.eval.refshapes_protocol import SHOTS
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
@@ -78,7 +78,7 @@ class KnowingModel(UntrainedModel):
     def predict(
         self,
         features: ImageFeatures,
-        references: Sequence[ReferenceFeatures],
+        references: Sequence[ReferenceFeatures | FrameReferences],
         prompts: Prompts | None = None,
         *,
         multimask: bool = False,
@@ -90,18 +90,25 @@ class KnowingModel(UntrainedModel):
         masks = torch.stack([torch.from_numpy(self.script(row)) for row in rows])
         return MaskPrediction(torch.where(masks, 8.0, -8.0)[:, None], torch.full((len(rows), 1), 0.9), index)
 
-    def _row(self, image: Picture, references: Sequence[ReferenceFeatures], row: int) -> Asked:
+    def _row(self, image: Picture, references: Sequence[ReferenceFeatures | FrameReferences], row: int) -> Asked:
         asked = Asked(image, None, [])
         for kind in references:
             if not kind.present[row]:
                 continue
-            for number in kind.values[0][row, ~kind.padding[0][row], 0].int().tolist():
+            for number in _numbers(kind, row):
                 known = self._known[number]
                 if isinstance(known, str):
                     asked.sentence = known
                 else:
                     asked.examples.append(known)
         return asked
+
+
+def _numbers(kind: ReferenceFeatures | FrameReferences, row: int) -> list[int]:
+    """The values of a row's tokens."""
+    if isinstance(kind, FrameReferences):
+        return [int(number) for reference in kind.rows[row] for number in reference.values[0][:, 0]]
+    return kind.values[0][row, ~kind.padding[0][row], 0].int().tolist()
 
 
 def _picture(pixels: Tensor) -> Picture:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from untrained import UntrainedModel
 
-from sam_uniref.adapters import FrameKeys, FrameReference, FrameReferences, ReferenceFeatures
+from sam_uniref.adapters import FrameReferences, ReferenceFeatures
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
 from sam_uniref.transforms import ImageTransform, Size
 
@@ -79,18 +79,6 @@ class ScriptedModel(UntrainedModel):
         self.encoded_masks.append(len(masks))
         frames = features.pixels[source_index].amax(dim=(1, 2, 3))
         return self._references(frames, masks.sum(dim=(1, 2)))
-
-    def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
-        encoded = self.encode_mask(features, masks, torch.zeros(len(masks), dtype=torch.int64))
-        frame = FrameKeys((encoded.keys[0][:1].clone(),))
-        return [
-            FrameReference(frame, (encoded.values[0][row].clone(),), (encoded.pooled[0][row].clone(),))
-            for row in range(len(masks))
-        ]
-
-    def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
-        frame = FrameKeys((annotated.keys[0].clone(),))
-        return FrameReference(frame, (annotated.values[0][0],), (annotated.pooled[0][0],))
 
     @staticmethod
     def _references(keys: Tensor, values: Tensor) -> ReferenceFeatures:
