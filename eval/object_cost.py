@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from sam_uniref.interfaces import ImageFeatures
@@ -42,25 +41,32 @@ def unavoidable_parts(model: SamRef, features: ImageFeatures) -> dict[str, float
         model.sam.decode(level.expand(count, -1, -1, -1).contiguous(), None, tokens, model.mask_decoder)
 
     return {
-        "attention times values": REFERENCES * _added(_values_under_attention(model, level)),
+        "attention times values": _added(_values_under_attention(model, features)),
         "mask encoder": _added(encode_masks),
         "mask decoder": _added(decode_masks),
     }
 
 
-def _values_under_attention(model: SamRef, level: Tensor) -> Callable[[int], None]:
-    """Attention weights of one reference frame times the values of so many objects, and what comes of it projected."""
-    heads, channels, tokens = model.fusion.attention.heads, level.shape[1], level.shape[2] * level.shape[3]
+def _values_under_attention(model: SamRef, features: ImageFeatures) -> Callable[[int], None]:
+    """Attention weights of all reference frames times the values of so many objects, and what comes of it projected.
+
+    Reference frames are kept without their padding; the frame that asks has it.
+    """
+    level = features.levels[0]
+    heads, channels, queries = model.fusion.attention.heads, level.shape[1], level.shape[2] * level.shape[3]
+    tokens = int((~features.padding[0]).sum())
     block = max(1, 2**24 // (heads * tokens))
     weights = torch.rand(heads * block, tokens, device=model.device, dtype=level.dtype)
     output = torch.rand(channels, heads * channels, device=model.device, dtype=level.dtype)
 
     def multiply(count: int) -> None:
         values = torch.rand(tokens, count * channels, device=model.device, dtype=level.dtype)
-        for _ in range(0, tokens, block):
-            attended = (weights @ values).view(heads, block, count, channels)
-            # Several reference frames of an object are projected as one.
-            F.linear(attended.permute(2, 1, 0, 3).flatten(2), output / REFERENCES)
+        for start in range(0, queries, block):
+            asked = min(block, queries - start)
+            for _ in range(REFERENCES):
+                attended = weights[: heads * asked] @ values
+            # An object's reference frames are joined before they are projected.
+            F.linear(attended.view(heads, asked, count, channels).permute(2, 1, 0, 3).flatten(2), output)
 
     return multiply
 

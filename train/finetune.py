@@ -164,8 +164,8 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
     first = state["step"] if state else 0
     check_same_step(accelerator, first)
     recorded = Path(settings.output) / "settings.yaml"
-    for change in changed_settings(settings, recorded) if state else []:
-        logger.warning("stage %s went on to step %d with another setting: %s", settings.stage, first, change)
+    if state:
+        report_changes(settings, recorded, first)
     if first >= settings.steps and is_finished(settings):
         logger.info("stage %s is done already; its model is in %s", settings.stage, Path(settings.output) / "model")
         return True
@@ -208,6 +208,12 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
         return False
     finish(settings, accelerator, bare, measure() if settings.validate_at_end else {})
     return True
+
+
+def report_changes(settings: RunSettings, recorded: Path, step: int) -> None:
+    """Say what is not as it was when a resumed stage began."""
+    for change in changed_settings(settings, recorded):
+        logger.warning("stage %s went on to step %d with another setting: %s", settings.stage, step, change)
 
 
 def is_finished(settings: RunSettings) -> bool:
