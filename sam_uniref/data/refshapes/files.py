@@ -12,20 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam_uniref.images import RGB
+from sam_uniref.segmentation import id_color
 from sam_uniref.state import whole_file
-
-
-def _voc_palette() -> list[int]:
-    """PASCAL-VOC's colours, which mask pictures of video sets are shown in: each id's bits spread over RGB."""
-    palette = []
-    for number in range(256):
-        for channel in range(3):
-            bits = [(number >> (3 * k + channel)) & 1 for k in range(3)]
-            palette.append(sum(bit << (7 - k) for k, bit in enumerate(bits)))
-    return palette
-
-
-_PALETTE = _voc_palette()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,7 +44,8 @@ def write_ids(path: Path, ids: NDArray[np.uint8]) -> None:
     """A palette PNG whose pixel values ``(H, W)`` are object ids."""
     with whole_file(path) as temporary:
         picture = Image.fromarray(ids, mode="L")
-        picture.putpalette(_PALETTE)  # makes it a palette picture and leaves its values
+        # Makes it a palette picture and leaves its values.
+        picture.putpalette([channel for number in range(256) for channel in id_color(number)])
         picture.save(temporary, format="PNG")
 
 

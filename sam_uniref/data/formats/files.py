@@ -1,0 +1,208 @@
+"""Files of a download, read with suspicion: paths that climb out, broken pictures, masks that are not what they seem."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from sam_uniref.data.prepared.problems import Problems
+from sam_uniref.images import MASK_SIZE_TOLERANCE, fit_to_image, image_size, load_image
+from sam_uniref.segmentation import id_color
+
+T = TypeVar("T")
+
+VOID = 255
+"""The value that stands for neither object nor background in palette masks."""
+
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
+_TAIL = 64
+
+
+def relative_path(*parts: str) -> str:
+    """Path below a data set's root, with forward slashes.
+
+    Raises:
+        ValueError: If it is absolute or climbs out.
+    """
+    path = PurePosixPath(*(part.replace("\\", "/") for part in parts))
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"the path {str(path)!r} leaves the data set's folder")
+    return path.as_posix()
+
+
+def read_json(path: Path, *keys: str) -> Any:
+    """A JSON file.
+
+    Args:
+        path: The file.
+        keys: That its object must have; none for any content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no JSON, or lacks a key, as another release's would.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole JSON file ({error}); download it again") from error
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {missing}: it is another release's, or another data set's")
+    return content
+
+
+def read_lines(path: Path) -> list[str]:
+    """Names, one a line, of any system's line ends; empty lines are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return [line for line in lines if line]
+
+
+def in_units(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of so many items; the last may be shorter."""
+    rest = iter(items)
+    while unit := list(islice(rest, size)):
+        yield unit
+
+
+def sound_picture(
+    root: Path, relative: str, problems: Problems, *, size: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """``(height, width)`` of a picture that is there and whole; otherwise None, and the reason in ``problems``.
+
+    Args:
+        root: Of the download.
+        relative: From `relative_path`.
+        problems: Takes the reason.
+        size: ``(height, width)`` that it must have.
+    """
+    try:
+        found = _sound_size(root / relative)
+    except FileNotFoundError:
+        problems.broken("missing picture", relative)
+        return None
+    except ValueError:
+        problems.broken("broken or cut-off picture", relative)
+        return None
+    if size is not None and found != tuple(size):
+        problems.broken("picture of another size than annotated", f"{relative}: {found[1]}x{found[0]}")
+        return None
+    return found
+
+
+# A picture with many objects is looked at once; so many are remembered by a process.
+@lru_cache(maxsize=100_000)
+def _sound_size(path: Path) -> tuple[int, int]:
+    """Size from the header, and whether the file goes on to its end; only if that is in doubt is it decoded."""
+    size = image_size(path)
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(-min(_TAIL, file.tell()), os.SEEK_END)
+        tail = file.read()
+    if _JPEG_END not in tail and _PNG_END not in tail:
+        load_image(path)
+    return size
+
+
+def sound_mask(
+    load: Callable[[], NDArray[Any]], size: tuple[int, int], name: str, problems: Problems
+) -> NDArray[Any] | None:
+    """An id map at its picture's size; otherwise None, and the reason in ``problems``.
+
+    Args:
+        load: Gives ``(H, W)`` ids.
+        size: ``(height, width)`` of the picture. A mask that is off by at most 2 pixels is resized by nearest.
+        name: For messages.
+        problems: Takes the reason.
+    """
+    try:
+        ids = load()
+    except FileNotFoundError:
+        problems.broken("missing mask", name)
+        return None
+    except ValueError as error:
+        problems.broken("broken mask, or one that is no id map", f"{name}: {error}")
+        return None
+    if ids.shape == tuple(size):
+        return ids
+    off = max(abs(ids.shape[0] - size[0]), abs(ids.shape[1] - size[1]))
+    example = f"{name}: {ids.shape[1]}x{ids.shape[0]}, its picture {size[1]}x{size[0]}"
+    if off > MASK_SIZE_TOLERANCE:
+        problems.broken("mask of another size than its picture", example)
+        return None
+    problems.mended(f"mask off by at most {MASK_SIZE_TOLERANCE} pixels, resized by nearest", example)
+    return fit_to_image(ids, size, name)
+
+
+def load_palette_ids(path: Path) -> NDArray[np.uint8]:
+    """The id map ``(H, W)`` of a video set's mask, 0 = background, void (255) = background.
+
+    A palette or grey picture's values are the ids; a colour picture's colours are those of PASCAL-VOC's palette, in
+    which these sets are shown. A picture of 0 and 255 alone has one object.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is broken, or has colours that are no ids.
+    """
+    try:
+        with PILImage.open(path) as picture:
+            picture.load()
+            values = _ids_of(picture)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no mask at {path}") from None
+    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
+        raise ValueError(f"it is not a whole picture ({error})") from error
+    found = np.unique(values)
+    if VOID not in found:
+        return values
+    if set(found.tolist()) <= {0, VOID}:
+        return (values > 0).astype(np.uint8)
+    return np.where(values == VOID, 0, values).astype(np.uint8)
+
+
+def _ids_of(picture: PILImage.Image) -> NDArray[np.uint8]:
+    """Pixel values as ids."""
+    if picture.mode in ("P", "L"):
+        return np.array(picture)
+    if picture.mode == "1":
+        return np.array(picture).astype(np.uint8)
+    if picture.mode not in ("RGB", "RGBA"):
+        raise ValueError(f"a mask has ids or the palette's colours, got a picture of mode {picture.mode}")
+    colors = np.array(picture.convert("RGB")).astype(np.int64)
+    codes = (colors[..., 0] << 16) | (colors[..., 1] << 8) | colors[..., 2]
+    known = _palette_codes()
+    order = np.argsort(known)
+    place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
+    ids = order[place]
+    if (known[ids] != codes).any():
+        strange = int(codes[known[ids] != codes][0])
+        raise ValueError(f"it has the colour #{strange:06x}, which is no object's in PASCAL-VOC's palette")
+    return ids.astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _palette_codes() -> NDArray[np.int64]:
+    """PASCAL-VOC's colours as numbers, by id."""
+    palette = np.array([id_color(number) for number in range(256)], np.int64)
+    return (palette[:, 0] << 16) | (palette[:, 1] << 8) | palette[:, 2]
+
+
+def missing_layout(root: Path, expected: Sequence[str]) -> FileNotFoundError:
+    """What to say where nothing of a data set is found."""
+    return FileNotFoundError(f"{root} does not hold the data set; expected in it: {', or '.join(expected)}")
