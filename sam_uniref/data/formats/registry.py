@@ -5,8 +5,32 @@ from __future__ import annotations
 import difflib
 
 from sam_uniref.data.formats.base import DataFormat
+from sam_uniref.data.formats.davis import Davis2017, Davis2017Unsupervised, RefDavis17
+from sam_uniref.data.formats.lvos import Lvos1, Lvos2
+from sam_uniref.data.formats.mevis import Mevis
+from sam_uniref.data.formats.mose import Mose
+from sam_uniref.data.formats.ovis import Ovis
+from sam_uniref.data.formats.ref_youtube_vos import RefYoutubeVos
+from sam_uniref.data.formats.user_folder import FolderImages, FolderVideos
+from sam_uniref.data.formats.youtube_vos import YoutubeVos2018, YoutubeVos2019
 
-FORMATS: dict[str, DataFormat] = {layout.name: layout for layout in ()}
+_VIDEO_FORMATS: tuple[DataFormat, ...] = (
+    Davis2017(),
+    Davis2017Unsupervised(),
+    RefDavis17(),
+    YoutubeVos2018(),
+    YoutubeVos2019(),
+    RefYoutubeVos(),
+    Lvos1(),
+    Lvos2(),
+    Mose(),
+    Ovis(),
+    Mevis(),
+    FolderImages(),
+    FolderVideos(),
+)
+
+FORMATS: dict[str, DataFormat] = {layout.name: layout for layout in (*_VIDEO_FORMATS,)}
 """Readers by name."""
 
 
