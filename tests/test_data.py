@@ -291,7 +291,7 @@ def test_clip_pairs_are_in_order_and_within_range(folder: Path) -> None:
 
 def test_frames_of_a_clip_flip_together(folder: Path) -> None:
     data = dataset(folder, "vos", augmentation=Augmentation(flip=0.5, crop=0))
-    still = next(i for i, o in enumerate(data._train) if o.frame is None)
+    still = next(i for i, o in enumerate(data.objects) if o.frame is None)
     seen = set()
     for seed in range(12):
         sample = data.sample(still, np.random.default_rng(seed))
@@ -302,8 +302,9 @@ def test_frames_of_a_clip_flip_together(folder: Path) -> None:
 
 def test_sentence_is_mirrored_with_its_picture(folder: Path) -> None:
     data = dataset(folder, "ris", augmentation=Augmentation(flip=0.5, crop=1.0))
-    index = next(i for i, o in enumerate(data._train) if "left" in o.sentences[0])
-    plain = data._train[index].load()[0]
+    said = [o for o in data.objects if o.sentences]
+    index = next(i for i, o in enumerate(said) if "left" in o.sentences[0])
+    plain = said[index].load()[0]
     for seed in range(8):
         sample = data.sample(index, np.random.default_rng(seed))
         flipped = sample.sentence == "the red thing on the right"
@@ -339,10 +340,11 @@ def test_each_sentence_is_an_episode_and_swapping_changes_only_the_reference(fol
 @pytest.mark.parametrize("validation", [0.0, ["walk"]])
 def test_a_clips_episode_shows_another_frame(folder: Path, validation: object) -> None:
     data = EpisodeDataset("vos", "vos", read_folder(folder, "vos", validation=validation))  # type: ignore[arg-type]
-    clips = [i for i, o in enumerate(data._validation) if o.frame is not None]
+    clips = [o for o in data.objects if o.frame is not None]
     assert len(clips) == 4
-    for index in clips:
-        episode, query = data.episode(index), data._validation[index]
+    for index, query in enumerate(clips):  # clips are read first
+        episode = data.episode(index)
+        assert query.name in episode.name
         other = next(o for o in data.objects if o.group == query.group and o.frame != query.frame)
         np.testing.assert_array_equal(episode.references[0].image, other.load()[0])
 
@@ -356,12 +358,11 @@ def test_another_objects_sentence_is_never_true_of_the_query(folder: Path, tmp_p
         {"clip": "walk", "object": 2, "text": "a thing"},
     )
     data = EpisodeDataset("ris", "ris", read_folder(folder, "ris", expressions=file), absent=0.9)
-    still = next(i for i, o in enumerate(data._train) if o.frame is None)
+    still = next(i for i, o in enumerate(o for o in data.objects if o.sentences) if o.frame is None)
     absent = [s for s in (data.sample(still, np.random.default_rng(seed)) for seed in range(30)) if not s.mask.any()]
     assert {s.sentence for s in absent} == {"a thing"}
-    for index, query in enumerate(data._validation):
-        if query.frame is None:
-            assert data.episode(index, swapped=True).sentence == "a thing"
+    swapped = [data.episode(index, swapped=True) for index in range(data.episodes)]
+    assert [s.sentence for s in swapped if "still" in s.name] == ["a thing"] * 2
 
 
 def test_held_out_pictures_are_never_support_in_training(folder: Path) -> None:
