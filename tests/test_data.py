@@ -79,9 +79,57 @@ def test_flip_is_a_flip() -> None:
     np.testing.assert_array_equal(moved, mask[:, ::-1])
 
 
-def test_augmentation_refuses_shares_outside_0_1() -> None:
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.3, 3.0))
+def test_scaling_keeps_picture_and_mask_together(seed: int, factor: float) -> None:
+    mask = np.zeros((48, 64), bool)
+    mask[10:30, 20:44] = True
+    image = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+    scaled, moved, _ = Augmentation(flip=0, crop=0, scale=(factor, factor))(image, mask, np.random.default_rng(seed))
+    assert scaled.shape[:2] == moved.shape
+    # Borders are blurred, the margin is grey; what is clearly white is the object.
+    assert (moved[scaled[..., 0] > 250]).all()
+    if factor < 1:
+        assert moved.shape == mask.shape
+        assert moved.sum() == pytest.approx(mask.sum() * factor**2, rel=0.3)
+    else:
+        assert moved.sum() >= 0.7 * mask.sum()
+
+
+def test_a_sentence_about_places_forbids_scaling() -> None:
+    mask = np.eye(16, dtype=bool)
+    image = np.zeros((16, 16, 3), np.uint8)
+    augmented, _, _ = Augmentation(flip=0, crop=1, scale=(0.5, 0.5))(
+        image, mask, np.random.default_rng(0), may_crop=False
+    )
+    np.testing.assert_array_equal(augmented, image)
+
+
+def test_a_tiny_target_survives_scaling() -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[5, 7] = True
+    image = np.zeros((32, 32, 3), np.uint8)
+    for seed in range(20):
+        assert Augmentation(scale=(0.2, 0.4))(image, mask, np.random.default_rng(seed))[1].any()
+
+
+def test_colors_change_and_masks_do_not() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    mask = np.eye(16, dtype=bool)
+    jitter = Augmentation(flip=0, crop=0, color=0.4)
+    first, moved, _ = jitter(image, mask, np.random.default_rng(0))
+    again = jitter(image, mask, np.random.default_rng(0))[0]
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(moved, mask)
+    assert not np.array_equal(first, image)
+    assert not np.array_equal(first, jitter(image, mask, np.random.default_rng(1))[0])
+
+
+def test_augmentation_refuses_what_is_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"flip must be in 0-1, got 1\.5"):
         Augmentation(flip=1.5)
+    with pytest.raises(ValueError, match="scale must be a smallest and a largest factor"):
+        Augmentation(scale=(2.0, 1.0))
 
 
 # ---- the folder reader ----
