@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from sam_uniref.data.batch import Task
-from sam_uniref.data.episodes import AnnotatedObject
+from sam_uniref.data.objects import AnnotatedObject
 from sam_uniref.images import IMAGE_SUFFIXES, fit_to_image, image_size, load_id_map
 from sam_uniref.video import by_number
 
