@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ijson
-
 from sam_uniref.data.formats.expressions import Expression, expression_objects, read_expressions
 from sam_uniref.data.formats.files import in_units, missing_layout, relative_path
 from sam_uniref.data.formats.segmentation_lists import (
     frame_keys,
-    json_stream,
     masked_frames,
     pack,
     read_lists,
     unpack,
 )
+from sam_uniref.data.formats.streams import stream_entries
 from sam_uniref.data.formats.video_frames import sound_frames
 from sam_uniref.data.formats.video_listing import LEAVES_FOLDER, VIDEOS_A_UNIT, read_videos, value_of
 from sam_uniref.data.formats.video_masks import Track, video_row
@@ -91,12 +89,11 @@ class Mevis:
 def _masks(path: Path, problems: Problems) -> dict[str, bytes]:
     """All lists of segmentations, packed, by id."""
     masks: dict[str, bytes] = {}
-    with json_stream(path) as file:
-        for key, value in ijson.kvitems(file, "", use_float=True):
-            if key in masks:
-                problems.broken("annotation id that stands twice", key)
-                continue
-            masks[key] = pack(value)
+    for key, value in stream_entries(path):
+        if key in masks:
+            problems.broken("annotation id that stands twice", key)
+            continue
+        masks[key] = pack(value)
     return masks
 
 

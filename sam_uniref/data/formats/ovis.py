@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ijson
-
 from sam_uniref.data.formats.files import in_units, missing_layout, relative_path
 from sam_uniref.data.formats.segmentation_lists import (
     frame_keys,
-    json_stream,
     masked_frames,
     pack,
     read_lists,
     unpack,
 )
+from sam_uniref.data.formats.streams import has_objects, stream_objects
 from sam_uniref.data.formats.video_frames import sound_frames
 from sam_uniref.data.formats.video_listing import LEAVES_FOLDER, VIDEOS_A_UNIT, value_of
 from sam_uniref.data.formats.video_masks import video_row
@@ -62,16 +60,15 @@ class Ovis:
 
     def splits(self, root: Path) -> tuple[str, ...]:
         """Splits whose file has annotations."""
-        found = tuple(
-            split for split in _SPLITS if _file(root, split).is_file() and _has_annotations(_file(root, split))
-        )
+        files = {split: root / f"annotations_{split}.json" for split in _SPLITS}
+        found = tuple(s for s, path in files.items() if path.is_file() and has_objects(path, "annotations"))
         if not found:
             raise missing_layout(root, ["annotations_train.json with annotations"])
         return found
 
     def units(self, root: Path, split: str, problems: Problems) -> Iterator[list[OvisVideo]]:
         """Lists of videos with their objects, in the file's order."""
-        yield from in_units(_videos(_file(root, split), split, problems), VIDEOS_A_UNIT)
+        yield from in_units(_videos(root / f"annotations_{split}.json", split, problems), VIDEOS_A_UNIT)
 
     def read(self, root: Path, split: str, unit: Sequence[OvisVideo], problems: Problems) -> Iterator[VideoRow]:
         """The rows of a unit; what can't be used is counted in ``problems`` and left out."""
@@ -81,42 +78,26 @@ class Ovis:
                 yield row
 
 
-def _file(root: Path, split: str) -> Path:
-    return root / f"annotations_{split}.json"
-
-
-def _has_annotations(path: Path) -> bool:
-    with json_stream(path) as file:
-        return next(iter(ijson.items(file, "annotations.item", use_float=True)), None) is not None
-
-
 def _videos(path: Path, split: str, problems: Problems) -> Iterator[OvisVideo]:
     """All videos; the file is read twice, so that neither its order nor its size matters."""
     objects: dict[int, list[tuple[bytes, bool]]] = defaultdict(list)
     seen: set[int] = set()
-    with json_stream(path) as file:
-        for entry in ijson.items(file, "annotations.item", use_float=True):
-            where = f"{path} annotation {entry.get('id')}"
-            number = value_of(entry, "id", int, where)
-            if number in seen:
-                problems.broken("annotation id that stands twice", number)
-                continue
-            seen.add(number)
-            masks = value_of(entry, "segmentations", list, where)
-            objects[value_of(entry, "video_id", int, where)].append((pack(masks), bool(entry.get("iscrowd", 0))))
+    for entry in stream_objects(path, "annotations", "id", "video_id", "segmentations"):
+        if entry["id"] in seen:
+            problems.broken("annotation id that stands twice", entry["id"])
+            continue
+        seen.add(entry["id"])
+        objects[entry["video_id"]].append((pack(entry["segmentations"]), bool(entry.get("iscrowd", 0))))
     known: set[int] = set()
-    with json_stream(path) as file:
-        for entry in ijson.items(file, "videos.item", use_float=True):
-            number = value_of(entry, "id", int, f"{path} video")
-            if number in known:
-                problems.broken("video id that stands twice", number)
-                continue
-            known.add(number)
-            video = _video(entry, split, objects.pop(number, []), f"{path} video {number}", problems)
-            if video is not None:
-                yield video
-    if not known:
-        raise ValueError(f"{path} lacks ['videos']: it is another release's, or another data set's")
+    for entry in stream_objects(path, "videos", "id", "file_names", "height", "width"):
+        number = entry["id"]
+        if number in known:
+            problems.broken("video id that stands twice", number)
+            continue
+        known.add(number)
+        video = _video(entry, split, objects.pop(number, []), f"{path} video {number}", problems)
+        if video is not None:
+            yield video
     for number, entries in objects.items():
         problems.broken("objects of a video that is not in the file", f"video {number}: {len(entries)}")
 

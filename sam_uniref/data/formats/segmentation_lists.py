@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
-
-import ijson
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sam_uniref.data.formats.video_frames import SoundFrames
 from sam_uniref.data.formats.video_masks import Track
 from sam_uniref.data.prepared.masks import EncodedMask, read_segmentation
 from sam_uniref.data.prepared.problems import Problems
-
-
-@contextmanager
-def json_stream(path: Path) -> Iterator[BinaryIO]:
-    """A JSON file to be read by `ijson`, piece by piece.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it turns out to be no whole JSON file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}")
-    try:
-        with path.open("rb") as file:
-            yield file
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no whole JSON file ({error}); download it again") from error
 
 
 def pack(content: Any) -> bytes:
@@ -95,14 +74,14 @@ def read_mask(segmentation: Any, size: tuple[int, int]) -> EncodedMask | None:
     """One entry of a list; None if the object is not seen.
 
     Raises:
-        ValueError: If it is no segmentation of that ``(height, width)``.
+        ValueError: If it is no segmentation of that ``(height, width)``, or polygons that mark nothing.
     """
-    if not segmentation:
+    if segmentation is None or segmentation == []:
         return None
-    try:
-        return read_segmentation(segmentation, size)
-    except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"it is no segmentation ({type(error).__name__}: {error})") from error
+    mask = read_segmentation(segmentation, size)
+    if mask is None and isinstance(segmentation, list):
+        raise ValueError("its polygons mark nothing")
+    return mask
 
 
 def union(masks: Sequence[EncodedMask]) -> EncodedMask:
