@@ -264,8 +264,9 @@ def test_paths_that_climb_out(root: Path, name: str, entry: dict[str, Any]) -> N
     assert problems == {"path leaves the folder": 1}
 
 
-def test_a_video_that_is_not_there(root: Path) -> None:
-    write_meta(root / "train/meta.json", {"c": named(1), "b": named(1, 2)})
+@pytest.mark.parametrize("name", ["c", "c" * 300])
+def test_a_video_that_is_not_there(root: Path, name: str) -> None:
+    write_meta(root / "train/meta.json", {name: named(1), "b": named(1, 2)})
     row, problems = read_a(root)
     assert row is None
     assert problems == {"missing folder of frames": 1}
