@@ -76,6 +76,8 @@ def test_sentences_about_nothing_are_counted(root: Path) -> None:
     say(root, image="classes/disc/0.jpg", object=7, text="an id that the mask lacks")
     say(root, image="classes/disc/99.jpg", text="a picture that is not there")
     say(root, clip="wakl", text="a misspelt clip")
+    say(root, clip="bare", text="a clip without masks")
+    shutil.copytree(root / "clips/walk/images", root / "clips/bare/images")
     say(root, clip="walk", object=7, text="an id that no mask has")
     _, problems = read_split("folder_images", root, "train")
     assert problems == {
@@ -83,7 +85,7 @@ def test_sentences_about_nothing_are_counted(root: Path) -> None:
         "missing picture or mask that a sentence is about": 1,
     }
     _, problems = read_split("folder_videos", root, "train")
-    assert problems == {"sentence about nothing that has a mask": 1, "object without a mask": 1}
+    assert problems == {"sentence about nothing that has a mask": 2, "object without a mask": 1}
 
 
 def test_pictures_without_masks_are_left_out(root: Path) -> None:
@@ -108,6 +110,13 @@ def test_broken_files(root: Path) -> None:
     rows, problems = read_split("folder_videos", root, "train")
     assert problems == {"broken mask, or one that is no id map": 1}
     assert rows[0].annotated == (0,)
+
+
+def test_a_mask_without_its_frame(root: Path) -> None:
+    (root / "clips/walk/images/00000.jpg").unlink()
+    rows, problems = read_split("folder_videos", root, "train")
+    assert problems == {"missing picture": 1}
+    assert (len(rows[0].frames), rows[0].annotated) == (3, (1,))
 
 
 def test_what_a_user_draws_anew_is_read_again(root: Path, tmp_path: Path) -> None:

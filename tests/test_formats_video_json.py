@@ -316,6 +316,15 @@ def test_an_object_has_all_its_sentences(tmp_path: Path, with_meta: bool) -> Non
     np.testing.assert_array_equal(id_maps(rows[0]), TRUTH)
 
 
+def test_a_lost_mask_of_train(tmp_path: Path) -> None:
+    make_video(tmp_path / "train/JPEGImages/a", tmp_path / "train/Annotations/a", MAPS, masked=set(STEMS[:2]))
+    entry = spoken({"exp": "it", "obj_id": "1"})
+    write_expressions(tmp_path / "train/meta_expressions.json", {"a": entry})
+    rows, problems = read_split("ref_youtube_vos", tmp_path, "train")
+    assert problems == {"missing mask": 1}
+    assert rows[0].annotated == (0, 1)
+
+
 def test_train_without_ids_is_another_release(tmp_path: Path) -> None:
     make_video(tmp_path / "train/JPEGImages/a", tmp_path / "train/Annotations/a", MAPS)
     write_expressions(tmp_path / "train/meta_expressions.json", {"a": spoken({"exp": "it"})})

@@ -93,6 +93,16 @@ def test_a_broken_frame_goes_with_its_mask(root: Path, how: str) -> None:
     assert row.annotated == (0, 1, 2)
 
 
+def test_frames_with_masks_are_decoded(root: Path) -> None:
+    """Both ends of this picture are whole; what is between is not."""
+    content, half = frame(root, 1).read_bytes(), frame(root, 1).stat().st_size // 2
+    second_start = b"\xff\xd8"
+    frame(root, 1).write_bytes(content[:half] + second_start + content[half + 2 :])
+    row, problems = read_a(root)
+    assert problems == {"broken or cut-off picture": 1}
+    np.testing.assert_array_equal(id_maps(row), TRUTH[[0, 2, 3]])
+
+
 def test_a_video_without_a_usable_frame(root: Path) -> None:
     for t in range(4):
         frame(root, t).write_bytes(b"")
@@ -371,6 +381,14 @@ def test_both_forms_of_mose(root: Path, objects: Any, place: str) -> None:
     assert not problems
     np.testing.assert_array_equal(id_maps(rows[0]), TRUTH)
     assert rows[0].objects[0].category == ("box" if isinstance(objects, dict) else "")
+
+
+def test_every_frame_of_moses_train_has_a_mask(root: Path) -> None:
+    mask(root, 2).unlink()
+    (root / "train/JPEGImages/.notes").mkdir()
+    rows, problems = read_split("mose", root, "train")
+    assert problems == {"missing mask": 1}
+    assert rows[0].annotated == (0, 1, 3)
 
 
 def test_objects_of_mose_come_back(root: Path) -> None:

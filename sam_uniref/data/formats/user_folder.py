@@ -118,11 +118,12 @@ class FolderVideos(MaskedVideos):
     ) -> Iterator[list[tuple[ListedVideo, tuple[Stamp, ...]]]]:
         """Lists of clips with their files."""
         sentences = _sentences(root)
-        clips = {folder.name for folder in clip_folders(root)}
+        clips = list(_clips(root, sentences))
+        names = {video.name for video, _ in clips}
         for key, number in sentences:
-            if key not in clips and PurePosixPath(key).suffix.lower() not in IMAGE_SUFFIXES:
+            if key not in names and PurePosixPath(key).suffix.lower() not in IMAGE_SUFFIXES:
                 problems.broken(_UNUSED, f"{key} object {number}")
-        yield from in_units(_clips(root, sentences), VIDEOS_A_UNIT)
+        yield from in_units(clips, VIDEOS_A_UNIT)
 
     def read(self, root: Path, split: str, unit: Sequence[Any], problems: Problems) -> Iterator[VideoRow]:
         """The rows of a unit; what can't be used is counted in ``problems`` and left out."""
