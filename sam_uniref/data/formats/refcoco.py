@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_row, picture_folder
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, picture_folder
 from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.compact import IdSet
 from sam_uniref.data.formats.files import in_units, missing_layout
@@ -73,24 +73,16 @@ class RefCoco:
                 problems.broken("ref id that stands twice", ref["ref_id"])
         path = root / self.folder / "instances.json"
         # A group that a sentence means is a target like any other here, as in the papers' evaluation.
-        for entry, picture, category in stream_annotations(path, problems, "segmentation", only=set(refs), crowds=True):
-            for ref in refs.pop(entry["id"], ()):
-                sentences = tuple(text for text in (said["sent"].strip() for said in ref["sentences"]) if text)
-                if ref["image_id"] != picture.id:
+        for annotation in stream_annotations(path, problems, "segmentation", only=set(refs), crowds=True):
+            for ref in refs.pop(annotation.entry["id"], ()):
+                said = (sentence["sent"].strip() for sentence in ref["sentences"])
+                sentences, picture = tuple(text for text in said if text), annotation.picture.id
+                if ref["image_id"] != picture:
                     problems.broken("ref and its object are of two pictures", ref["ref_id"])
                 elif not sentences:
                     problems.broken("ref without a sentence", ref["ref_id"])
                 else:
-                    yield FoundObject(
-                        str(ref["ref_id"]),
-                        picture.name,
-                        picture.height,
-                        picture.width,
-                        category,
-                        entry["segmentation"],
-                        sentences,
-                        picture.id,
-                    )
+                    yield annotation.found("segmentation", target=ref["ref_id"], sentences=sentences, coco_id=picture)
         for lost in refs.values():
             for ref in lost:
                 problems.broken("ref without a sound object in instances.json", ref["ref_id"])
@@ -98,9 +90,7 @@ class RefCoco:
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
         folder = picture_folder(root, _FOLDERS)
-        for found in unit:
-            if row := mask_row(root, found, lambda name: (f"{folder}/{name}",), problems):
-                yield row
+        return mask_rows(root, unit, lambda name: (f"{folder}/{name}",), problems)
 
     def _refs(self, root: Path) -> list[dict[str, Any]]:
         """All refs, as they stand in the file, if they are what they should be."""
