@@ -137,8 +137,14 @@ def test_visual_genome_of_both_releases(tmp_path: Path, picture_key: str, region
 
 def test_every_bad_region_is_counted(tmp_path: Path) -> None:
     regions = {
-        1: [region(1, "good"), region(1, "again"), region(2, " "), region(3, None), region(4, "flat", (1, 1, 0, 9))]
-        + [region(6, "odd", (1, 1, None, 9))],
+        1: [
+            region(1, "good"),
+            region(1, "again"),
+            region(2, " "),
+            region(3, None),
+            region(4, "flat", (1, 1, 0, 9)),
+            region(6, "odd", (1, 1, None, 9)),
+        ],
         2: [region(5, "of a lost picture")],
         3: [region(7, "of a picture elsewhere")],
         4: [region(8, "of no picture")],
