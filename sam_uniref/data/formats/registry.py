@@ -5,8 +5,27 @@ from __future__ import annotations
 import difflib
 
 from sam_uniref.data.formats.base import DataFormat
+from sam_uniref.data.formats.coco import Coco
+from sam_uniref.data.formats.coco_expressions import CocoExpressions
+from sam_uniref.data.formats.fss1000 import Fss1000
+from sam_uniref.data.formats.objects365 import Objects365
+from sam_uniref.data.formats.refcoco import RefCoco, RefCocoG, RefCocoGGoogle, RefCocoGoogle, RefCocoPlus
+from sam_uniref.data.formats.visual_genome import VisualGenome
 
-FORMATS: dict[str, DataFormat] = {layout.name: layout for layout in ()}
+_IMAGES: tuple[DataFormat, ...] = (
+    RefCoco(),
+    RefCocoPlus(),
+    RefCocoG(),
+    RefCocoGoogle(),
+    RefCocoGGoogle(),
+    Fss1000(),
+    Coco(),
+    Objects365(),
+    VisualGenome(),
+    CocoExpressions(),
+)
+
+FORMATS: dict[str, DataFormat] = {layout.name: layout for layout in _IMAGES}
 """Readers by name."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sam_uniref.data.refshapes.dataset import SPLITS, NamedClip, RefShapesDataset
 from sam_uniref.data.refshapes.draws import Draws
-from sam_uniref.data.refshapes.export_referring import write_refcoco
+from sam_uniref.data.refshapes.export_referring import write_coco, write_refcoco
 from sam_uniref.data.refshapes.fewshot import draw_class_scene
 from sam_uniref.data.refshapes.files import write_binary, write_ids, write_jpeg, write_json, write_text
 from sam_uniref.data.refshapes.palette import STYLES
@@ -32,8 +32,8 @@ def export(layout: str, root: str | Path, count: int, *, seed: int = 0, side: in
     Args:
         layout: One of `LAYOUTS`.
         root: Folder to write into; made if it is not there.
-        count: Scenes of each split (``refcoco``), classes of each split, at most as many as there are shapes for it
-            (``fss1000``), or clips of each split (the others).
+        count: Scenes of each split (``refcoco``, ``coco``), classes of each split, at most as many as there are
+            shapes for it (``fss1000``), or clips of each split (the others).
         seed: Of RefShapes.
         side: Of the pictures in pixels.
 
@@ -47,7 +47,7 @@ def export(layout: str, root: str | Path, count: int, *, seed: int = 0, side: in
         raise ValueError(f"layout must be one of {sorted(LAYOUTS)}, got {layout!r}")
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    task = {"refcoco": "ris", "fss1000": "fss"}.get(layout, "rvos")
+    task = {"refcoco": "ris", "coco": "ris", "fss1000": "fss"}.get(layout, "rvos")
     dataset = RefShapesDataset(layout, task, seed=seed, side=side, episodes=2 * count)  # type: ignore[arg-type]
     return LAYOUTS[layout](Path(root), dataset, count)
 
@@ -180,6 +180,7 @@ def _expressions(clip: NamedClip, *, with_ids: bool) -> dict[str, Any]:
 
 LAYOUTS: dict[str, Callable[[Path, RefShapesDataset, int], Path]] = {
     "refcoco": write_refcoco,
+    "coco": write_coco,
     "fss1000": write_fss1000,
     "davis2017": write_davis,
     "youtube_vos": write_youtube_vos,
