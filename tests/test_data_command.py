@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -416,3 +417,28 @@ def test_show_refuses_other_sets_and_lost_downloads(images: Path, videos: Path, 
     assert_refused(run("data", "show", "toy", "--prepared", folder, *bad_split), "has the splits ['train', 'val']")
     images.rename(tmp_path / "moved")
     assert_refused(run("data", "show", "toy", "--prepared", folder, *shown), "which is not there any more")
+
+
+# ---- the manual ----
+
+MANUAL = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
+
+
+def test_the_manual_has_every_data_set() -> None:
+    assert [name for name in FORMATS if f"`{name}`" not in MANUAL and not name.startswith("toy")] == []
+
+
+def test_the_manuals_links_lead_somewhere() -> None:
+    heads = re.findall(r"^#+ (.*)", MANUAL, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in heads}
+    assert set(re.findall(r"\]\(#([^)]+)\)", MANUAL)) <= anchors
+
+
+def test_the_manuals_commands_are_understood() -> None:
+    """Every option that it types is one of its command's."""
+    typed = re.findall(r"^ *sam-uniref data (\w+)(.*)$", MANUAL, re.MULTILINE)
+    helps = {command: run("data", command, "--help").stdout for command in ("list", "prepare", "check", "show")}
+    assert len(typed) > 30
+    for command, rest in typed:
+        for option in re.findall(r"(?<= )--?[a-z]+", rest.split("#")[0]):
+            assert re.search(rf"{option}\b", helps[command]), f"{command} {option}"

@@ -74,20 +74,24 @@ def contact_sheet(entries: Sequence[tuple[Sequence[RGB], Sequence[str]]]) -> PIL
     side_by_side = max(len(pictures) for pictures, _ in entries)
     columns = max(1, min(MOST_COLUMNS // side_by_side, math.ceil(math.sqrt(len(entries)))))
     width = side_by_side * TILE_WIDTH + (side_by_side - 1) * _GAP
+    tiles = [[shrunk(picture, TILE_WIDTH, TILE_HEIGHT) for picture in pictures] for pictures, _ in entries]
     captions = [_caption(parts, width) for _, parts in entries]
     rows = [range(start, min(start + columns, len(entries))) for start in range(0, len(entries), columns)]
-    heights = [TILE_HEIGHT + _GAP + _LINE_HEIGHT * max(len(captions[i]) for i in row) + _MARGIN for row in rows]
+    bottoms = [max(tile.height for i in row for tile in tiles[i]) for row in rows]
+    texts = [_LINE_HEIGHT * max(len(captions[i]) for i in row) for row in rows]
+    heights = [bottom + _GAP + text + _MARGIN for bottom, text in zip(bottoms, texts, strict=True)]
     size = (columns * (width + _MARGIN) + _MARGIN, sum(heights) + _MARGIN)
     sheet = PILImage.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     top = _MARGIN
-    for row, height in zip(rows, heights, strict=True):
+    for row, bottom, height in zip(rows, bottoms, heights, strict=True):
         for column, number in enumerate(row):
             left = _MARGIN + column * (width + _MARGIN)
-            for place, picture in enumerate(entries[number][0]):
-                _paste(sheet, picture, (left + place * (TILE_WIDTH + _GAP), top))
+            for place, tile in enumerate(tiles[number]):
+                # At the lower edge, where the caption is.
+                sheet.paste(tile, (left + place * (TILE_WIDTH + _GAP), top + bottom - tile.height))
             for line, text in enumerate(captions[number]):
-                position = (left, top + TILE_HEIGHT + _GAP // 2 + line * _LINE_HEIGHT)
+                position = (left, top + bottom + _GAP // 2 + line * _LINE_HEIGHT)
                 draw.text(position, text, font=_font(), fill=_INK)
         top += height
     return sheet
@@ -98,12 +102,6 @@ def shrunk(picture: RGB, width: int, height: int) -> PILImage.Image:
     small = PILImage.fromarray(np.ascontiguousarray(picture))
     small.thumbnail((width, height), PILImage.Resampling.LANCZOS)
     return small
-
-
-def _paste(sheet: PILImage.Image, picture: RGB, corner: tuple[int, int]) -> None:
-    """Put a picture on its tile, at the lower edge, where its caption is."""
-    small = shrunk(picture, TILE_WIDTH, TILE_HEIGHT)
-    sheet.paste(small, (corner[0], corner[1] + TILE_HEIGHT - small.height))
 
 
 def _caption(parts: Sequence[str], width: int) -> list[str]:

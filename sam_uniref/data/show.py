@@ -77,7 +77,9 @@ def write_show(folder: str | Path, split: str, out: str | Path, *, count: int = 
     info = read_info(folder)
     root = Path(info.root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{folder} was prepared from {root}, which is not there any more; prepare it again")
+        raise FileNotFoundError(
+            f"{folder} was prepared from {root}, which is not there any more; prepare it again where it is"
+        )
     rows = open_split(folder, split)
     numbers = np.random.default_rng(seed).choice(len(rows), min(count, len(rows)), replace=False)
     show = image_exhibit if info.table == "images" else video_exhibit

@@ -23,7 +23,7 @@ def evaluated_coco_ids(folder: str | Path) -> NDArray[np.int64]:
 
     These are the images of all rows with sentences in any split but ``train`` of any image set in the folder. Only
     splits that were prepared to their end count. Two of Arrow's columns are read, memory-mapped, and no Python object
-    is made a row: a hundredth of a second for RefCOCO, RefCOCO+ and RefCOCOg together.
+    is made a row: hundredths of a second for RefCOCO, RefCOCO+ and RefCOCOg together.
 
     Args:
         folder: That holds prepared data sets, or that is one.
