@@ -27,7 +27,7 @@ GENERATOR = "sam_uniref.data.show"
 FRAMES_A_VIDEO = 4
 # Pictures beside the page are at most so many pixels wide and high.
 _PICTURE_SIDE = 1024
-_COLOR = (255, 64, 32)
+_COLORS = ((255, 64, 32), (0, 190, 255), (255, 225, 0), (150, 0, 255))
 
 Row = Mapping[str, Any]
 
@@ -119,7 +119,7 @@ def image_exhibit(row: Row, root: Path) -> Exhibit:
         painted = _with_box(picture, row["box"])
     else:
         mask = decode_mask(EncodedMask(row["rle"], (row["height"], row["width"])))
-        painted = overlay_mask(picture, mask, _COLOR)
+        painted = overlay_mask(picture, mask, _least_like(picture[mask]))
     name = f"{row['target']} {row['category']}".strip()
     box = ", ".join(f"{side:g}" for side in row["box"])
     facts = [
@@ -194,12 +194,18 @@ def _load(root: Path, relative: str, row: Row) -> RGB:
     return picture
 
 
+def _least_like(pixels: NDArray[np.uint8]) -> tuple[int, int, int]:
+    """The colour that differs most from pixels ``(N, 3)``, of which there may be none, on the average."""
+    average = pixels.mean(axis=0) if len(pixels) else np.zeros(3)
+    return max(_COLORS, key=lambda color: float(np.square(average - color).sum()))
+
+
 def _with_box(picture: RGB, box: list[float]) -> RGB:
     """A copy with a box ``(x, y, width, height)`` drawn."""
     canvas = PILImage.fromarray(picture)
     x, y, width, height = box
     corners = (x, y, x + max(width - 1, 0), y + max(height - 1, 0))
-    ImageDraw.Draw(canvas).rectangle(corners, outline=_COLOR, width=max(2, max(canvas.size) // 200))
+    ImageDraw.Draw(canvas).rectangle(corners, outline=_COLORS[0], width=max(2, max(canvas.size) // 200))
     return np.array(canvas)
 
 
