@@ -96,7 +96,7 @@ def test_every_partition_reads_its_own_file(tmp_path: Path, name: str) -> None:
             named_format(other).splits(root)
 
 
-@pytest.mark.parametrize("pictures", ["train2014", "images/train2014", "../images/mscoco/images/train2014"])
+@pytest.mark.parametrize("pictures", ["train2014", "images/train2014"])
 def test_other_places_of_the_pictures(tmp_path: Path, pictures: str) -> None:
     root = tmp_path / "sets" / "data"
     root.mkdir(parents=True)

@@ -16,9 +16,7 @@ from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.prepared.rows import ImageRow, TableKind
 
 _SPLITS = ("train", "val", "testA", "testB", "test")
-_TRAIN2014 = ("images/mscoco/images/train2014", "images/train2014", "train2014")
-# The official archives of annotations unpack into ``data``, and some keep the pictures beside it.
-_FOLDERS = (*_TRAIN2014, *(f"../{folder}" for folder in _TRAIN2014))
+_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
 _WHOLE_NUMBERS = ("ref_id", "ann_id", "image_id")
 
 
