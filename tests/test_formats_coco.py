@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from sam_uniref.data.formats import FORMATS, named_format
 from sam_uniref.data.formats.coco_json import PictureTable, stream_annotations
 from sam_uniref.data.formats.compact import IdSet, Texts
-from sam_uniref.data.prepared import encode_mask, prepare
+from sam_uniref.data.prepared import encode_mask, open_split, prepare
 from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.refshapes import RefShapesDataset, export
 
@@ -145,6 +145,13 @@ def test_units_are_joined_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not problems
     assert [r["target"] for r in rows] == [str(k) for k in range(10)]
     assert len(list((tmp_path / "root_prepared" / "coco" / "val").glob("*.arrow"))) == 3
+
+
+@pytest.mark.parametrize("name", ["coco", "refcoco", "fss1000"])
+def test_other_processes_read_the_same(tmp_path: Path, name: str) -> None:
+    root = export(name, tmp_path, 1, side=48)
+    prepare(named_format(name), root, tmp_path / "parallel", splits=("val",), workers=2)
+    assert list(open_split(tmp_path / "parallel" / name, "val")) == prepared(name, root, "val")[0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sam_uniref.data.formats import FORMATS, named_format
 def test_expressions_of_objects(tmp_path: Path, files: str, pictures: str) -> None:
     root = tmp_path / "root"
     objects = [
-        annotation(1, 1, [square(0, 0)], expressions=["the left cat", " a cat "]),
+        annotation(1, 1, [square(0, 0)], expressions=["the left cat", " a cat ", ""]),
         annotation(2, 1, [square(9, 0)], expressions=["the right cat"]),
         annotation(3, 1, [square(9, 9)]),
         annotation(4, 1, [square(9, 9)], expressions=["", " "]),
@@ -26,7 +26,7 @@ def test_expressions_of_objects(tmp_path: Path, files: str, pictures: str) -> No
     write_picture(root / pictures / "sub" / "a.jpg")
     assert named_format("coco_expressions").splits(root) == ("mine", "other")
     rows, problems = prepared("coco_expressions", root, "mine")
-    assert problems == {("by rule", "object without expressions"): 2}
+    assert problems == {("by rule", "object without expressions"): 2, ("mended", "empty sentence, left out"): 1}
     assert [(r["target"], r["sentences"]) for r in rows] == [
         ("1", ["the left cat", "a cat"]),
         ("2", ["the right cat"]),
@@ -58,6 +58,20 @@ def test_expressions_of_pictures(tmp_path: Path) -> None:
         ("broken", "second object of a picture whose expressions mean one"): 1,
         ("broken", "expressions that are no list of sentences"): 1,
     }
+
+
+def test_of_two_places_one_goes_first(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for split in ("a", "z"):
+        objects = [annotation(1, 1, [square(0, 0)], expressions=["it"])]
+        write_json(root / f"{split}.json", coco_file([image_entry(1, "1.jpg")], objects))
+        write_json(root / "annotations" / f"{split}.json", {})
+    write_picture(root / "1.jpg")
+    write_picture(root / "images" / "1.jpg")
+    for split in named_format("coco_expressions").splits(root):
+        rows, problems = prepared("coco_expressions", root, split)
+        assert not problems
+        assert [r["image"] for r in rows] == ["images/1.jpg"]
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../secret.jpg", "..\\secret.jpg", ""])

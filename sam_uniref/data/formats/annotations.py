@@ -73,6 +73,15 @@ def _row(found: FoundObject, image: str, rle: bytes | None, box: Box) -> ImageRo
     )
 
 
+def sound_sentences(texts: Iterable[str], name: object, problems: Problems) -> tuple[str, ...]:
+    """An object's sentences without blanks around them; empty ones are left out, counted if others are left."""
+    stripped = [text.strip() for text in texts]
+    sentences = tuple(text for text in stripped if text)
+    if sentences and len(sentences) < len(stripped):
+        problems.mended("empty sentence, left out", name)
+    return sentences
+
+
 def picture_folder(root: Path, folders: Sequence[str]) -> str:
     """The first of these folders below the root that is there.
 

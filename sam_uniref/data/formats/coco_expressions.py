@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, sound_sentences
 from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.compact import IdSet
 from sam_uniref.data.formats.files import in_units, missing_layout
@@ -44,13 +44,13 @@ class CocoExpressions:
 
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
-        return mask_rows(root, unit, lambda name: (name, f"images/{name}"), problems)
+        return mask_rows(root, unit, lambda name: (f"images/{name}", name), problems)
 
 
 def _files(root: Path) -> dict[str, Path]:
     """Files by split; of two of a name the root's counts."""
-    paths = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
-    return dict(sorted((path.stem, path) for path in paths))
+    files = {path.stem: path for folder in (root / "annotations", root) for path in folder.glob("*.json")}
+    return dict(sorted(files.items()))
 
 
 def _objects(path: Path, problems: Problems) -> Iterator[FoundObject]:
@@ -65,9 +65,8 @@ def _objects(path: Path, problems: Problems) -> Iterator[FoundObject]:
             problems.broken("expressions that are no list of sentences", number)
         elif "expressions" not in entry and not of_pictures.add(picture.id):
             problems.broken("second object of a picture whose expressions mean one", number)
-        elif not any(text.strip() for text in said):
+        elif not (sentences := sound_sentences(said, number, problems)):
             problems.by_rule("object without expressions", number)
         else:
-            sentences = tuple(text.strip() for text in said if text.strip())
             coco = _COCO_2014.search(picture.name)
             yield annotation.found("segmentation", sentences=sentences, coco_id=int(coco[1]) if coco else None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, picture_folder
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, picture_folder, sound_sentences
 from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.compact import IdSet
 from sam_uniref.data.formats.files import in_units, missing_layout
@@ -73,8 +73,8 @@ class RefCoco:
         # A group that a sentence means is a target like any other here, as in the papers' evaluation.
         for annotation in stream_annotations(path, problems, "segmentation", only=set(refs), crowds=True):
             for ref in refs.pop(annotation.entry["id"], ()):
-                said = (sentence["sent"].strip() for sentence in ref["sentences"])
-                sentences, picture = tuple(text for text in said if text), annotation.picture.id
+                said = (sentence["sent"] for sentence in ref["sentences"])
+                sentences, picture = sound_sentences(said, ref["ref_id"], problems), annotation.picture.id
                 if ref["image_id"] != picture:
                     problems.broken("ref and its object are of two pictures", ref["ref_id"])
                 elif not sentences:
