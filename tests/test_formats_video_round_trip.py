@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from reading import id_maps, masks_of, read_split
 
 from sam_uniref.data.formats import named_format
 from sam_uniref.data.prepared import VideoRow, open_split, prepare
+from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.refshapes import RefShapesDataset, export
 from sam_uniref.data.refshapes.dataset import NamedClip
 
@@ -178,3 +180,30 @@ def test_prepared_in_processes(tmp_path: Path) -> None:
     rows, _ = read_split("mevis", root, "train")
     assert prepared["video"][:] == [row.video for row in rows]
     assert prepared[0]["objects"][0]["rles"] == list(rows[0].objects[0].rles)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "new"),
+    [
+        ("davis2017", "davis2017", "JPEGImages/480p/train0000/00012.jpg"),
+        ("youtube_vos", "youtube_vos_2019", "train/JPEGImages/train0000/00060.jpg"),
+        ("ref_youtube_vos", "ref_youtube_vos", "train/Annotations/train0000/00060.png"),
+        ("lvos", "lvos_v1", "train/JPEGImages/train0000/00000061.jpg"),
+        ("mose", "mose", "train/Annotations/train0000/00012.png"),
+        ("ovis", "ovis", ""),
+        ("mevis", "mevis", ""),
+    ],
+)
+def test_units_change_with_what_is_read_alone(tmp_path: Path, layout: str, name: str, new: str) -> None:
+    """What was read is not read again, unless files were added to its folders since."""
+    root = export(layout, tmp_path, COUNT, side=SIDE)
+
+    def units() -> list[bytes]:
+        return [pickle.dumps(unit) for unit in named_format(name).units(root, "train", Problems())]
+
+    before = units()
+    assert len(before) == 1
+    assert units() == before
+    if new:
+        (root / new).write_bytes(b"")
+        assert units() != before

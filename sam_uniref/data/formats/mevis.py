@@ -18,7 +18,7 @@ from sam_uniref.data.formats.segmentation_lists import (
 )
 from sam_uniref.data.formats.streams import stream_entries
 from sam_uniref.data.formats.video_frames import sound_frames
-from sam_uniref.data.formats.video_listing import LEAVES_FOLDER, VIDEOS_A_UNIT, read_videos, value_of
+from sam_uniref.data.formats.video_listing import LEAVES_FOLDER, VIDEOS_A_UNIT, is_folder, read_videos, value_of
 from sam_uniref.data.formats.video_masks import Track, video_row
 from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.prepared.rows import TableKind, VideoRow
@@ -114,7 +114,7 @@ def _video(
     except ValueError as error:
         problems.broken(LEAVES_FOLDER, f"{name}: {error}")
         return None
-    if not (root / folder).is_dir():
+    if not is_folder(root / folder):
         problems.broken("missing folder of frames", folder)
         return None
     if masks is None:

@@ -83,14 +83,16 @@ def _videos(path: Path, split: str, problems: Problems) -> Iterator[OvisVideo]:
     objects: dict[int, list[tuple[bytes, bool]]] = defaultdict(list)
     seen: set[int] = set()
     for entry in stream_objects(path, "annotations", "id", "video_id", "segmentations"):
-        if entry["id"] in seen:
-            problems.broken("annotation id that stands twice", entry["id"])
+        number = value_of(entry, "id", int, f"{path} annotation")
+        if number in seen:
+            problems.broken("annotation id that stands twice", number)
             continue
-        seen.add(entry["id"])
-        objects[entry["video_id"]].append((pack(entry["segmentations"]), bool(entry.get("iscrowd", 0))))
+        seen.add(number)
+        masks = (pack(entry["segmentations"]), bool(entry.get("iscrowd", 0)))
+        objects[value_of(entry, "video_id", int, f"{path} annotation {number}")].append(masks)
     known: set[int] = set()
     for entry in stream_objects(path, "videos", "id", "file_names", "height", "width"):
-        number = entry["id"]
+        number = value_of(entry, "id", int, f"{path} video")
         if number in known:
             problems.broken("video id that stands twice", number)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -141,14 +142,18 @@ def _sentences(root: Path) -> Sentences:
 def _pictures(root: Path, sentences: Sentences, problems: Problems) -> Iterator[FolderPicture]:
     """Pictures with masks, each once; one that a sentence is about and that is not there is counted."""
     seen: set[Path] = set()
+    about: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for (key, number), texts in sentences.items():
+        about[key] += [(number, text) for text in texts]
 
     def told(picture: MaskedPicture) -> FolderPicture:
         seen.add(picture.image)
         image = picture.image.relative_to(root).as_posix()
-        texts = tuple((number, text) for (key, number), said in sentences.items() if key == image for text in said)
         category = "" if "{id}" in picture.group else picture.group
         stamps = (_stamp(picture.image), _stamp(picture.mask))
-        return FolderPicture(image, picture.mask.relative_to(root).as_posix(), category, texts, stamps)
+        return FolderPicture(
+            image, picture.mask.relative_to(root).as_posix(), category, tuple(about.get(image, ())), stamps
+        )
 
     for picture in (*class_pictures(root), *single_pictures(root)):
         if picture.image not in seen:

@@ -93,7 +93,7 @@ def list_video(
     except ValueError as error:
         problems.broken(LEAVES_FOLDER, f"{name}: {error}")
         return None
-    if not (root / frames_place).is_dir():
+    if not is_folder(root / frames_place):
         problems.broken("missing folder of frames", frames_place)
         return None
     masks |= pictures_by_stem(root, masks_place, problems, MASK_SUFFIXES) if masks_place else {}
@@ -120,7 +120,7 @@ def pictures_by_stem(
     found: dict[str, str] = {}
     place = root / folder
     # Hidden files are an operating system's notes about pictures (._00000.jpg), not pictures.
-    names = sorted(p.name for p in place.iterdir() if p.name[0] != ".") if place.is_dir() else []
+    names = sorted(p.name for p in place.iterdir() if p.name[0] != ".") if is_folder(place) else []
     for name in names:
         path = Path(name)
         if path.suffix.lower() not in suffixes:
@@ -130,6 +130,14 @@ def pictures_by_stem(
             continue
         found[path.stem] = f"{folder}/{name}"
     return found
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; none has a name that is too long for the system."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def once_each(names: Iterable[str], problems: Problems) -> Iterator[str]:

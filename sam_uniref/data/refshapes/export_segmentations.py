@@ -46,13 +46,13 @@ def _annotation(number: int, video: int, masks: Mask) -> dict[str, Any]:
         "video_id": video,
         "category_id": 1,
         "iscrowd": 0,
-        "segmentations": [_uncompressed(mask) if mask.any() else None for mask in masks],
+        "segmentations": [uncompressed_rle(mask) if mask.any() else None for mask in masks],
         "areas": [int(mask.sum()) or None for mask in masks],
     }
 
 
-def _uncompressed(mask: Mask) -> dict[str, Any]:
-    """Run-length encoding as a list of runs, column by column, beginning with background."""
+def uncompressed_rle(mask: Mask) -> dict[str, Any]:
+    """COCO's run-length encoding of ``(H, W)`` bool as a list of runs, column by column, background first."""
     values = np.concatenate([[False], mask.ravel(order="F"), [not mask[-1, -1]]])
     changes = np.flatnonzero(values[1:] != values[:-1])
     return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0).tolist()}
