@@ -343,6 +343,8 @@ def test_show_spreads_the_frames_of_a_video(videos: Path, tmp_path: Path) -> Non
     unannotated = video_exhibit(row | {"annotated": [], "objects": []}, videos)
     assert len(unannotated.pictures) == 4
     assert np.ptp(unannotated.pictures[0]) == 0
+    empty = video_exhibit(row | {"annotated": [], "objects": [], "frames": []}, videos)
+    assert contact_sheet([(empty.pictures, empty.summary)]).height < 100
 
 
 def test_show_draws_by_its_seed_and_replaces_its_own(images: Path, tmp_path: Path) -> None:
