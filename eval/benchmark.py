@@ -5,6 +5,8 @@
     python eval/benchmark.py track --model vit_b --random-weights --objects 1,2,4,5,8 --frames 5 --reference-cost
     # memory: the same after 2,000 frames as after 20
     python eval/benchmark.py track --model tiny --objects 4 --frames 20,2000 --json memory.json --plot memory.png
+    # a million annotations and 100,000 video frames; the loader beside pycocotools and a plain data set
+    python eval/benchmark.py data
 
 Every row is a run of its own. All objects are seen in every frame, whatever the weights say: their masks are discs
 that take the place of the answers, since costs are asked for here and not answers. So random weights cost what
@@ -34,6 +36,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sam_uniref.adapters import ReferenceFeatures, concat
+from sam_uniref.eval import data_benchmark
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.memory import peak_megabytes, reset_peak
 from sam_uniref.eval.object_cost import unavoidable_parts
@@ -82,7 +85,12 @@ class Row:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    track = parser.add_subparsers(dest="what", required=True).add_parser("track", help="tracking in a video")
+    kinds = parser.add_subparsers(dest="what", required=True)
+    data = kinds.add_parser("data", help="preparing, opening and loading data sets")
+    data_benchmark.add_arguments(data)
+    data.set_defaults(run=data_benchmark.run)
+    track = kinds.add_parser("track", help="tracking in a video")
+    track.set_defaults(run=run)
     track.add_argument("--model", required=True, help="vit_b, vit_l, vit_h, a saved model's folder, or tiny: packaged")
     track.add_argument("--checkpoint", help="the base SAM's file")
     track.add_argument(
@@ -348,7 +356,8 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     try:
-        run(parse_arguments(arguments))
+        given = parse_arguments(arguments)
+        given.run(given)
     except (ValueError, OSError, ImportError) as error:
         return say_error(error)
     return 0

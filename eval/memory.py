@@ -31,3 +31,17 @@ def peak_megabytes(device: torch.device) -> float:
         return int(line.split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def tree_megabytes() -> float:
+    """What this process and its children hold now; on Linux pages that they share are counted once."""
+    import psutil
+
+    total = 0
+    for process in (me := psutil.Process(), *me.children(recursive=True)):
+        try:
+            held = process.memory_full_info()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended while it was looked at
+            continue
+        total += getattr(held, "pss", held.rss)
+    return total / 1e6

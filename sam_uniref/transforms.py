@@ -39,14 +39,21 @@ class ImageTransform:
         scale = self.size / max(original_size)
         return max(1, int(original_size[0] * scale + 0.5)), max(1, int(original_size[1] * scale + 0.5))
 
-    def image(self, image: RGB) -> tuple[Tensor, Size]:
-        """A picture as normalised, zero-padded ``(3, S, S)`` float32, and its content's ``(height, width)``."""
+    def image(self, image: RGB, out: Tensor | None = None) -> tuple[Tensor, Size]:
+        """A picture as normalised, zero-padded ``(3, S, S)`` float32, and its content's ``(height, width)``.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB.
+            out: ``(3, S, S)`` float32 zeros to write into, such as a place in a batch; a new tensor by default.
+        """
         from torchvision.transforms.functional import resize, to_pil_image
 
         size = self.input_size(image.shape[:2])
         resized = torch.from_numpy(np.array(resize(to_pil_image(image), list(size)))).permute(2, 0, 1)
         mean, std = (torch.tensor(tuple(v), dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
-        return self._pad((resized - mean) / std), size
+        square = torch.zeros(3, self.size, self.size) if out is None else out
+        square[:, : size[0], : size[1]].copy_(resized).sub_(mean).div_(std)
+        return square, size
 
     def mask(self, mask: Mask) -> Tensor:
         """A mask ``(H, W)`` as ``(S, S)`` float32 in {0, 1}, by nearest neighbour, zero in the padding."""

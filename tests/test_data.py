@@ -79,9 +79,57 @@ def test_flip_is_a_flip() -> None:
     np.testing.assert_array_equal(moved, mask[:, ::-1])
 
 
-def test_augmentation_refuses_shares_outside_0_1() -> None:
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.3, 3.0))
+def test_scaling_keeps_picture_and_mask_together(seed: int, factor: float) -> None:
+    mask = np.zeros((48, 64), bool)
+    mask[10:30, 20:44] = True
+    image = np.repeat(mask[:, :, None] * np.uint8(255), 3, axis=2)
+    scaled, moved, _ = Augmentation(flip=0, crop=0, scale=(factor, factor))(image, mask, np.random.default_rng(seed))
+    assert scaled.shape[:2] == moved.shape
+    # Borders are blurred, the margin is grey; what is clearly white is the object.
+    assert (moved[scaled[..., 0] > 250]).all()
+    if factor < 1:
+        assert moved.shape == mask.shape
+        assert moved.sum() == pytest.approx(mask.sum() * factor**2, rel=0.3)
+    else:
+        assert moved.sum() >= 0.7 * mask.sum()
+
+
+def test_a_sentence_about_places_forbids_scaling() -> None:
+    mask = np.eye(16, dtype=bool)
+    image = np.zeros((16, 16, 3), np.uint8)
+    augmented, _, _ = Augmentation(flip=0, crop=1, scale=(0.5, 0.5))(
+        image, mask, np.random.default_rng(0), may_crop=False
+    )
+    np.testing.assert_array_equal(augmented, image)
+
+
+def test_a_tiny_target_survives_scaling() -> None:
+    mask = np.zeros((32, 32), bool)
+    mask[5, 7] = True
+    image = np.zeros((32, 32, 3), np.uint8)
+    for seed in range(20):
+        assert Augmentation(scale=(0.2, 0.4))(image, mask, np.random.default_rng(seed))[1].any()
+
+
+def test_colors_change_and_masks_do_not() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
+    mask = np.eye(16, dtype=bool)
+    jitter = Augmentation(flip=0, crop=0, color=0.4)
+    first, moved, _ = jitter(image, mask, np.random.default_rng(0))
+    again = jitter(image, mask, np.random.default_rng(0))[0]
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(moved, mask)
+    assert not np.array_equal(first, image)
+    assert not np.array_equal(first, jitter(image, mask, np.random.default_rng(1))[0])
+
+
+def test_augmentation_refuses_what_is_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"flip must be in 0-1, got 1\.5"):
         Augmentation(flip=1.5)
+    with pytest.raises(ValueError, match="scale must be a smallest and a largest factor"):
+        Augmentation(scale=(2.0, 1.0))
 
 
 # ---- the folder reader ----
@@ -291,7 +339,7 @@ def test_clip_pairs_are_in_order_and_within_range(folder: Path) -> None:
 
 def test_frames_of_a_clip_flip_together(folder: Path) -> None:
     data = dataset(folder, "vos", augmentation=Augmentation(flip=0.5, crop=0))
-    still = next(i for i, o in enumerate(data._train) if o.frame is None)
+    still = next(i for i, o in enumerate(data.objects) if o.frame is None)
     seen = set()
     for seed in range(12):
         sample = data.sample(still, np.random.default_rng(seed))
@@ -302,8 +350,9 @@ def test_frames_of_a_clip_flip_together(folder: Path) -> None:
 
 def test_sentence_is_mirrored_with_its_picture(folder: Path) -> None:
     data = dataset(folder, "ris", augmentation=Augmentation(flip=0.5, crop=1.0))
-    index = next(i for i, o in enumerate(data._train) if "left" in o.sentences[0])
-    plain = data._train[index].load()[0]
+    said = [o for o in data.objects if o.sentences]
+    index = next(i for i, o in enumerate(said) if "left" in o.sentences[0])
+    plain = said[index].load()[0]
     for seed in range(8):
         sample = data.sample(index, np.random.default_rng(seed))
         flipped = sample.sentence == "the red thing on the right"
@@ -339,10 +388,11 @@ def test_each_sentence_is_an_episode_and_swapping_changes_only_the_reference(fol
 @pytest.mark.parametrize("validation", [0.0, ["walk"]])
 def test_a_clips_episode_shows_another_frame(folder: Path, validation: object) -> None:
     data = EpisodeDataset("vos", "vos", read_folder(folder, "vos", validation=validation))  # type: ignore[arg-type]
-    clips = [i for i, o in enumerate(data._validation) if o.frame is not None]
+    clips = [o for o in data.objects if o.frame is not None]
     assert len(clips) == 4
-    for index in clips:
-        episode, query = data.episode(index), data._validation[index]
+    for index, query in enumerate(clips):  # clips are read first
+        episode = data.episode(index)
+        assert query.name in episode.name
         other = next(o for o in data.objects if o.group == query.group and o.frame != query.frame)
         np.testing.assert_array_equal(episode.references[0].image, other.load()[0])
 
@@ -356,12 +406,11 @@ def test_another_objects_sentence_is_never_true_of_the_query(folder: Path, tmp_p
         {"clip": "walk", "object": 2, "text": "a thing"},
     )
     data = EpisodeDataset("ris", "ris", read_folder(folder, "ris", expressions=file), absent=0.9)
-    still = next(i for i, o in enumerate(data._train) if o.frame is None)
+    still = next(i for i, o in enumerate(o for o in data.objects if o.sentences) if o.frame is None)
     absent = [s for s in (data.sample(still, np.random.default_rng(seed)) for seed in range(30)) if not s.mask.any()]
     assert {s.sentence for s in absent} == {"a thing"}
-    for index, query in enumerate(data._validation):
-        if query.frame is None:
-            assert data.episode(index, swapped=True).sentence == "a thing"
+    swapped = [data.episode(index, swapped=True) for index in range(data.episodes)]
+    assert [s.sentence for s in swapped if "still" in s.name] == ["a thing"] * 2
 
 
 def test_held_out_pictures_are_never_support_in_training(folder: Path) -> None:

@@ -154,7 +154,7 @@ def test_video_stage_goes_on_from_the_image_stage(folder: Path, unbroken: Path, 
         ("data.fss.root=/nowhere", "there is no folder /nowhere"),
         ("model.checkpoint=none.pth", "there is no checkpoint at none.pth"),
         ("model.size=vit_x", "SAM size must be one of"),
-        ("data.fss.together=2", "a folder has no together"),
+        ("data.fss.together=2", "only refshapes has together"),
     ],
 )
 def test_bad_settings_are_one_clear_line(folder: Path, tmp_path: Path, override: str, message: str) -> None:

@@ -2,8 +2,9 @@
 
 from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import TASKS, AnnotatedImage, ReferenceBatch, Sample, Task, collate
-from sam_uniref.data.episodes import AnnotatedObject, EpisodeDataset
+from sam_uniref.data.episodes import EpisodeDataset
 from sam_uniref.data.mixture import MixtureSchedule, TrainingBatches
+from sam_uniref.data.objects import AnnotatedObject, ObjectTable
 from sam_uniref.data.readers import READERS, SampleSource, SourceOptions, open_source
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Augmentation",
     "EpisodeDataset",
     "MixtureSchedule",
+    "ObjectTable",
     "ReferenceBatch",
     "Sample",
     "SampleSource",

@@ -119,14 +119,15 @@ def collate(samples: Sequence[Sample], transform: ImageTransform) -> ReferenceBa
     query_index = [pictures.add(s.image) for s in samples]
     shots = range(len(samples[0].references))
     reference_index = [[pictures.add(s.references[k].image) for s in samples] for k in shots]
-    encoded = [transform.image(image) for image in pictures.images]
+    pixels = torch.zeros(len(pictures.images), 3, transform.size, transform.size)
+    input_sizes = [transform.image(image, place)[1] for image, place in zip(pictures.images, pixels, strict=True)]
     masks = torch.stack([transform.mask(s.mask) for s in samples])
     reference_masks = [torch.stack([transform.mask(s.references[k].mask) for s in samples]) for k in shots]
     return ReferenceBatch(
         names=tuple(s.name for s in samples),
         task=samples[0].task,
-        pixels=torch.stack([pixels for pixels, _ in encoded]),
-        input_sizes=tuple(size for _, size in encoded),
+        pixels=pixels,
+        input_sizes=tuple(input_sizes),
         original_sizes=tuple((image.shape[0], image.shape[1]) for image in pictures.images),
         query_index=torch.tensor(query_index),
         masks=masks,

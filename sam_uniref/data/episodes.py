@@ -1,68 +1,31 @@
-"""Episodes of the four tasks from a list of annotated objects, whatever data set they come from."""
+"""Episodes of the four tasks from annotated objects, whatever data set they come from."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
 from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
+from sam_uniref.data.objects import (
+    STILL,
+    AnnotatedObject,
+    Members,
+    Numbers,
+    ObjectList,
+    ObjectTable,
+    distinct_pictures,
+)
 from sam_uniref.data.sentences import mirror_sentence, names_position
-from sam_uniref.images import RGB, Mask, load_image, load_mask
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class AnnotatedObject:
-    """One object in one picture, on disk.
-
-    Attributes:
-        image: The picture's file.
-        mask: The mask's file: a palette PNG's ids, or a binary picture.
-        object_id: Which id of the mask.
-        group: What may serve as its reference: its class (FSS) or its clip and object (VOS).
-        scene: What shares its surroundings: its clip, or its own picture.
-        frame: Number of the frame in its clip, or None for a still.
-        sentences: What names it.
-        held_out: Whether it is kept for validation.
-    """
-
-    image: Path
-    mask: Path
-    object_id: int
-    group: str
-    scene: str
-    frame: int | None = None
-    sentences: tuple[str, ...] = ()
-    held_out: bool = False
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return f"{self.image} object {self.object_id}"
-
-    def load(self) -> tuple[RGB, Mask]:
-        """Picture and mask.
-
-        Raises:
-            FileNotFoundError: If a file is not there.
-            ValueError: If a file is broken, empty or of another size.
-        """
-        return _load_cached(self.image, self.mask, self.object_id)
-
-
-@lru_cache(maxsize=32)
-def _load_cached(image: Path, mask: Path, object_id: int) -> tuple[RGB, Mask]:
-    """Decoded pictures: small sets fit whole, big ones cost 32 pictures of memory a worker."""
-    picture = load_image(image)
-    return picture, load_mask(mask, (picture.shape[0], picture.shape[1]), object_id=object_id)
+Supports = Literal["fixed", "drawn"]
+# Objects that are looked at for one that a sentence does not mean.
+_MOST_TRIES = 200
 
 
 @dataclass
@@ -74,6 +37,9 @@ class EpisodeDataset:
         task: ``ris``, ``fss``, ``vos`` or ``rvos``.
         objects: All of them; those held out serve validation.
         shots: Support images of an FSS episode.
+        supports: Which those are in evaluation. ``fixed``: the first of the class's other pictures by the order of
+            their names as text, so 10 before 2 (UniRef's convention). ``drawn``: any of the others, by the episode's
+            number, the same one perhaps twice (HSNet's).
         frame_range: Farthest apart that a VOS pair's frames may be; an object without such a pair makes a
             pseudo-clip, two augmentations of its one frame (paper, appendix B).
         augmentation: In training.
@@ -86,8 +52,9 @@ class EpisodeDataset:
 
     name: str
     task: Task
-    objects: Sequence[AnnotatedObject]
+    objects: ObjectTable | Sequence[AnnotatedObject]
     shots: int = 1
+    supports: Supports = "fixed"
     frame_range: int = 10
     augmentation: Augmentation = field(default_factory=Augmentation)
     absent: float = 0.0
@@ -95,26 +62,13 @@ class EpisodeDataset:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"{self.name}: task must be one of {TASKS}, got {self.task!r}")
-        if self.shots < 1 or self.weight < 0 or not 0 <= self.absent < 1 or not 0 <= self.language_only <= 1:
-            raise ValueError(
-                f"{self.name}: shots must be at least 1, weight at least 0, absent in [0, 1) and language_only "
-                f"in [0, 1], got {self.shots}, {self.weight}, {self.absent}, {self.language_only}"
-            )
-        usable = [o for o in self.objects if o.sentences] if self.task in ("ris", "rvos") else list(self.objects)
-        self._groups: dict[str, list[AnnotatedObject]] = defaultdict(list)
-        for item in usable:
-            self._groups[item.group].append(item)
-        # What is said of a group's object, and of all that shares a scene: no sentence of theirs is another's.
-        self._said_of: dict[str, set[str]] = defaultdict(set)
-        self._said_in: dict[str, set[str]] = defaultdict(set)
-        for item in usable:
-            self._said_of[item.group] |= _spoken(item)
-            self._said_in[item.scene] |= _spoken(item)
+        self._check_options()
+        self._table: ObjectTable = ObjectList(self.objects) if isinstance(self.objects, Sequence) else self.objects
+        columns = self._columns = self._table.columns
+        usable = np.flatnonzero(columns.sentences > 0) if self._spoken else np.arange(len(self._table))
         if self.task == "fss":
-            usable = [o for o in usable if len({p.image for p in self._groups[o.group]}) > self.shots]
-        if not usable:
+            usable = usable[distinct_pictures(columns, usable) > self.shots]
+        if not len(usable):
             needs = {
                 "fss": f"a class with more than {self.shots} annotated pictures",
                 "vos": "an annotated object",
@@ -122,32 +76,42 @@ class EpisodeDataset:
                 "rvos": "a clip's object with a sentence",
             }
             raise ValueError(f"{self.name}: nothing to train {self.task} on; it needs {needs[self.task]}")
-        self._train = [o for o in usable if not o.held_out]
+        trained = usable[~columns.held_out[usable]]
         if self.task == "fss":  # nothing that is held out may serve as support
-            self._train = [o for o in self._train if len(self._trained_pictures(o.group)) > self.shots]
-        held_out = [o for o in usable if o.held_out]
+            trained = trained[distinct_pictures(columns, trained) > self.shots]
+        held_out = usable[columns.held_out[usable]]
+        if not len(trained):
+            raise ValueError(f"{self.name}: too much is held out for validation; leave something to train on")
+        self._trained = trained
+        self._subjects = Members(columns.subject, trained)
+        self._groups, self._scenes = Members(columns.group, usable), Members(columns.scene, usable)
         # Every sample is augmented by itself, so no two share a picture.
         self.together = 1
-        self.validation_split = "validation" if held_out else "training"
-        self._validation = self._with_each_sentence(held_out or self._train)
-        if not self._train:
-            raise ValueError(f"{self.name}: too much is held out for validation; leave something to train on")
-        if self.absent and len({o.group for o in usable}) < 2:
+        self.validation_split = "validation" if len(held_out) else "training"
+        self._set_episodes(held_out if len(held_out) else trained)
+        if self.absent and len(self._groups) < 2:
             raise ValueError(f"{self.name}: absent references need at least two classes or objects")
 
+    def _check_options(self) -> None:
+        """Refuse what is out of range."""
+        if self.task not in TASKS:
+            raise ValueError(f"{self.name}: task must be one of {TASKS}, got {self.task!r}")
+        if self.shots < 1 or self.weight < 0 or not 0 <= self.absent < 1 or not 0 <= self.language_only <= 1:
+            raise ValueError(
+                f"{self.name}: shots must be at least 1, weight at least 0, absent in [0, 1) and language_only "
+                f"in [0, 1], got {self.shots}, {self.weight}, {self.absent}, {self.language_only}"
+            )
+        if self.supports not in get_args(Supports):
+            raise ValueError(f"{self.name}: supports must be one of {get_args(Supports)}, got {self.supports!r}")
+
     def __len__(self) -> int:
-        """Number of objects to train on."""
-        return len(self._train)
+        """Number of objects to train on; an object of a prepared clip counts once, whichever its frame."""
+        return len(self._subjects)
 
-    def _trained_pictures(self, group: str) -> set[Path]:
-        """A group's pictures that are not held out."""
-        return {o.image for o in self._groups[group] if not o.held_out}
-
-    def _with_each_sentence(self, objects: Sequence[AnnotatedObject]) -> list[AnnotatedObject]:
-        """In evaluation each sentence is an episode of its own."""
-        if self.task not in ("ris", "rvos"):
-            return list(objects)
-        return [replace(o, sentences=(sentence,)) for o in objects for sentence in o.sentences]
+    @property
+    def _spoken(self) -> bool:
+        """Whether the task has sentences."""
+        return self.task in ("ris", "rvos")
 
     # ---- Training ----
 
@@ -159,21 +123,22 @@ class EpisodeDataset:
             rng: Its only source of chance.
             language_only: RVOS without the reference frame.
         """
-        query = self._train[index]
+        number = int(self._choose(self._subjects.at(index), rng))
+        query = self._table[number]
         pointed = query
         if self.absent and rng.random() < self.absent:
-            pointed = self._choose([o for o in self._train if self._unrelated(o, query)] or [query], rng)
+            number, pointed = self._unrelated(number, query, rng)
         absent = pointed is not query
         # The frames of a clip flip together; a support image has nothing to do with its query.
         flip = bool(rng.random() < self.augmentation.flip) if self.task in ("vos", "rvos") else None
         if self.task == "ris" or (self.task == "rvos" and language_only):
             return self._language_sample(query, pointed, (), absent, rng, flip)
         if self.task == "fss":
-            supports = self._supports(pointed, query, rng)
+            supports = self._supports(number, query, rng)
         elif absent:
             supports = [pointed]
         else:
-            reference, query = self._frame_pair(query, rng)
+            reference, query = self._frame_pair(number, query, rng)
             supports = [reference]
         references = tuple(AnnotatedImage(*self.augmentation(*s.load(), rng, flip=flip)[:2]) for s in supports)
         if self.task == "rvos":
@@ -197,43 +162,68 @@ class EpisodeDataset:
         sentence = mirror_sentence(sentence) if flipped else sentence
         return Sample(self._title(query, absent), self.task, image, mask & (not absent), sentence, references)
 
-    def _frame_pair(self, query: AnnotatedObject, rng: np.random.Generator) -> tuple[AnnotatedObject, AnnotatedObject]:
+    def _frame_pair(
+        self, number: int, query: AnnotatedObject, rng: np.random.Generator
+    ) -> tuple[AnnotatedObject, AnnotatedObject]:
         """Two frames of an object within range, the earlier as reference; twice the same frame if there is none."""
-        near = [o for o in self._near(query) if not o.held_out]
-        if not near:
+        near = self._near(number)
+        near = near[~self._columns.held_out[near]]
+        if not len(near):
             return query, query
-        partner = self._choose(near, rng)
-        return (partner, query) if _frame(partner) < _frame(query) else (query, partner)
+        chosen = int(self._choose(near, rng))
+        partner = self._table[chosen]
+        earlier = self._columns.frame[chosen] < self._columns.frame[number]
+        return (partner, query) if earlier else (query, partner)
 
-    def _near(self, query: AnnotatedObject) -> list[AnnotatedObject]:
+    def _near(self, number: int) -> Numbers:
         """The object in other frames within range."""
-        if query.frame is None:
-            return []
-        others = [o for o in self._groups[query.group] if o.frame is not None and o.frame != query.frame]
-        return [o for o in others if abs(_frame(o) - query.frame) <= self.frame_range]
+        frame = self._columns.frame[number]
+        others = self._groups.of(self._columns.group[number])
+        apart = np.abs(self._columns.frame[others] - frame)
+        near = (apart > 0) & (apart <= self.frame_range) & (self._columns.frame[others] != STILL)
+        return others[near & (frame != STILL)]
 
-    def _supports(
-        self, pointed: AnnotatedObject, query: AnnotatedObject, rng: np.random.Generator
-    ) -> list[AnnotatedObject]:
+    def _supports(self, pointed: int, query: AnnotatedObject, rng: np.random.Generator) -> list[AnnotatedObject]:
         """Annotated pictures of the pointed object's class, other than the query."""
-        others = [o for o in self._groups[pointed.group] if o.image != query.image and not o.held_out]
+        members = self._groups.of(self._columns.group[pointed])
+        items = [self._table[int(i)] for i in members[~self._columns.held_out[members]]]
+        others = [item for item in items if item.image != query.image]
         return [others[i] for i in rng.choice(len(others), self.shots, replace=False)]
 
-    def _unrelated(self, item: AnnotatedObject, query: AnnotatedObject) -> bool:
-        """Whether an object is of another group, not of the query's surroundings, and called something else."""
-        elsewhere = item.group != query.group and item.scene != query.scene
-        return elsewhere and self._said_in[query.scene].isdisjoint(_spoken(item))
+    def _unrelated(self, number: int, query: AnnotatedObject, rng: np.random.Generator) -> tuple[int, AnnotatedObject]:
+        """An object of another group, not of the query's surroundings, and called something else; else the query."""
+        columns = self._columns
+        said = self._said(self._scenes.of(columns.scene[number]))
+        for _ in range(_MOST_TRIES):
+            other = int(self._choose(self._trained, rng))
+            elsewhere = columns.group[other] != columns.group[number] and columns.scene[other] != columns.scene[number]
+            if elsewhere and said.isdisjoint((item := self._table[other]).spoken):
+                return other, item
+        return number, query
+
+    def _said(self, members: Numbers) -> set[str]:
+        """All sentences of some objects."""
+        if not self._spoken:
+            return set()
+        return set().union(*(self._table[int(number)].spoken for number in members))
 
     @staticmethod
-    def _choose(items: Sequence[T], rng: np.random.Generator) -> T:
+    def _choose(items: Sequence[T] | Numbers, rng: np.random.Generator) -> T:
         """One of the items."""
-        return items[int(rng.integers(len(items)))]
+        return items[int(rng.integers(len(items)))]  # type: ignore[return-value]
 
     def _title(self, query: AnnotatedObject, absent: bool) -> str:
         """The sample's name in messages."""
         return f"{self.name}: {query.name}{' (absent reference)' if absent else ''}"
 
     # ---- Evaluation ----
+
+    def _set_episodes(self, validated: Numbers) -> None:
+        """In evaluation each sentence is an episode of its own."""
+        counts = self._columns.sentences[validated] if self._spoken else np.ones(len(validated), np.int64)
+        self._validation = np.repeat(validated, counts)
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        self._sentence = np.arange(len(self._validation)) - first
 
     @property
     def episodes(self) -> int:
@@ -243,7 +233,7 @@ class EpisodeDataset:
     @property
     def can_swap(self) -> bool:
         """Whether there is another object whose reference an episode could take."""
-        return len({o.group for o in self._validation}) > 1
+        return len(np.unique(self._columns.group[self._validation])) > 1
 
     def episode(self, index: int, *, swapped: bool = False) -> Sample:
         """A fixed evaluation episode, without augmentation of the query.
@@ -253,48 +243,65 @@ class EpisodeDataset:
             swapped: Take the reference of another object (in the same picture, else the same scene, else
                 anywhere). The target stays: a model that follows its reference must now miss it.
         """
-        query = self._validation[index]
-        pointed = self._other(query) if swapped else query
+        number, query = self._at(index)
+        other, pointed = self._other(index) if swapped else (number, query)
         image, mask = query.load()
-        sentence = pointed.sentences[0] if self.task in ("ris", "rvos") else None
+        sentence = pointed.sentences[0] if self._spoken else None
         references: tuple[AnnotatedImage, ...] = ()
         rng = np.random.default_rng([index, swapped])
         if self.task == "fss":
-            supports = [o for o in self._groups[pointed.group] if o.image != query.image][: self.shots]
-            references = tuple(AnnotatedImage(*support.load()) for support in supports)
+            references = tuple(AnnotatedImage(*s.load()) for s in self._evaluation_supports(other, query, rng))
         elif self.task in ("vos", "rvos"):
-            near = self._near(query)
-            frames = [o for o in near if _frame(o) < _frame(query)] or near  # the first frame has only later ones
-            reference = pointed if swapped or not frames else self._choose(frames, rng)
-            loaded = reference.load()
-            if reference is query:  # a pseudo-clip must not show the model its own answer in place
+            near = self._near(number)
+            earlier = near[self._columns.frame[near] < self._columns.frame[number]]
+            frames = earlier if len(earlier) else near  # the first frame has only later ones
+            chosen = pointed if swapped or not len(frames) else self._table[int(self._choose(frames, rng))]
+            loaded = chosen.load()
+            if chosen is query:  # a pseudo-clip must not show the model its own answer in place
                 loaded = replace(self.augmentation, crop=1.0)(*loaded, rng, flip=False)[:2]
             references = (AnnotatedImage(*loaded),)
         return Sample(f"{self.name}: {query.name}", self.task, image, mask, sentence, references)
 
-    def _other(self, query: AnnotatedObject) -> AnnotatedObject:
+    def _at(self, index: int) -> tuple[int, AnnotatedObject]:
+        """The object of an episode, with its one sentence."""
+        number = int(self._validation[index])
+        item = self._table[number]
+        if self._spoken:
+            item = replace(item, sentences=(item.sentences[int(self._sentence[index])],))
+        return number, item
+
+    def _evaluation_supports(
+        self, pointed: int, query: AnnotatedObject, rng: np.random.Generator
+    ) -> list[AnnotatedObject]:
+        """Support pictures of an episode, by the convention that is asked for."""
+        members = [self._table[int(i)] for i in self._groups.of(self._columns.group[pointed])]
+        others = [item for item in members if item.image != query.image]
+        if self.supports == "drawn":
+            return [others[int(i)] for i in rng.integers(len(others), size=self.shots)]
+        return sorted(others, key=lambda item: item.image.as_posix())[: self.shots]
+
+    def _other(self, index: int) -> tuple[int, AnnotatedObject]:
         """The next object that is not the query's, as near to it as there is one."""
-        start = self._validation.index(query)
-        rest = self._validation[start + 1 :] + self._validation[:start]
-        others = [o for o in rest if o.group != query.group]
+        group = self._columns.group[self._validation[index]]
         # A sentence that is said of the query's object as well would not be a swap.
-        different = [o for o in others if self._said_of[query.group].isdisjoint(_spoken(o))] or others
-        nearness = [
-            [o for o in different if o.image == query.image],
-            [o for o in different if o.scene == query.scene],
-            different,
-        ]
-        chosen = next((near[0] for near in nearness if near), None)
-        if chosen is None:
+        said = self._said(self._groups.of(group))
+        nearest: int | None = None
+        for tries, place in enumerate(self._by_nearness(index)):
+            number, item = self._at(place)
+            if said.isdisjoint(item.spoken):
+                return number, item
+            nearest = place if nearest is None else nearest
+            if tries == _MOST_TRIES:
+                break
+        if nearest is None:
             raise ValueError(f"{self.name}: references can't be swapped, there is only one class or object")
-        return chosen
+        return self._at(nearest)
 
-
-def _frame(item: AnnotatedObject) -> int:
-    """The number of an object's frame; a still is a clip of one."""
-    return item.frame or 0
-
-
-def _spoken(item: AnnotatedObject) -> set[str]:
-    """An object's sentences, as they are compared."""
-    return {" ".join(sentence.lower().split()) for sentence in item.sentences}
+    def _by_nearness(self, index: int) -> Iterator[int]:
+        """Episodes of other groups, from the next one on: of the same picture, then of the same scene, then all."""
+        columns, query = self._columns, self._validation[index]
+        around = np.roll(np.arange(self.episodes), -index - 1)[:-1]
+        others = around[columns.group[self._validation[around]] != columns.group[query]]
+        for column in (columns.picture, columns.scene):
+            yield from others[column[self._validation[others]] == column[query]].tolist()
+        yield from others.tolist()

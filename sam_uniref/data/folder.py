@@ -17,21 +17,42 @@ import json
 import logging
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from sam_uniref.data.batch import Task
-from sam_uniref.data.episodes import AnnotatedObject
+from sam_uniref.data.objects import AnnotatedObject
 from sam_uniref.images import IMAGE_SUFFIXES, fit_to_image, image_size, load_id_map
 from sam_uniref.video import by_number
 
 logger = logging.getLogger(__name__)
 
 Sentences = dict[tuple[str, int], list[str]]
+
+SENTENCES_FILE = "expressions.jsonl"
+
+
+@dataclass(frozen=True)
+class MaskedPicture:
+    """A picture with the file that says what is in it.
+
+    Attributes:
+        image: The picture.
+        mask: Its ids, for `load_id_map`.
+        group: What the objects have in common (`AnnotatedObject.group`); may hold ``{id}``.
+        scene: The clip, or the picture itself.
+        frame: Its place among the clip's pictures; None in a single picture.
+    """
+
+    image: Path
+    mask: Path
+    group: str
+    scene: str
+    frame: int | None = None
 
 
 def read_folder(
@@ -60,16 +81,17 @@ def read_folder(
         raise FileNotFoundError(f"there is no folder {root}")
     sentences: Sentences = {}
     if task in ("ris", "rvos"):
-        sentences = _read_expressions(Path(expressions) if expressions else root / "expressions.jsonl")
+        sentences = read_expressions(Path(expressions) if expressions else root / SENTENCES_FILE)
     if task == "fss":
-        objects = list(_classes(root))
+        objects = _objects_of(class_pictures(root))
     elif task == "rvos":
-        objects = list(_clips(root))
+        objects = _objects_of(clip_pictures(root))
     elif task == "vos":
-        objects = [*_clips(root), *_singles(root)]
+        objects = [*_objects_of(clip_pictures(root)), *_objects_of(single_pictures(root))]
     else:
-        objects = list(_clips(root))
-        objects += _named_images(root, sentences, {o.image for o in objects})
+        clips = list(clip_pictures(root))
+        named = [_checked(*pair) for pair in named_pictures(root, sentences, {picture.image for picture in clips})]
+        objects = [*_objects_of(clips), *_objects_of(named)]
     if not objects:
         raise ValueError(
             f"{root} holds no annotated pictures for {task}; expected "
@@ -81,7 +103,7 @@ def read_folder(
     return _hold_out(objects, validation)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_of(folder: Path) -> list[Path]:
     """Pictures of a folder that are no masks of others, 2.jpg before 10.jpg."""
     found = list(folder.iterdir()) if folder.is_dir() else []
     # Hidden files are an operating system's notes about pictures (._00000.jpg), not pictures.
@@ -90,13 +112,17 @@ def _pictures(folder: Path) -> list[Path]:
     return [p for p in files if p.suffix.lower() != ".png" or p.stem not in photographs]
 
 
-def _objects_of(image: Path, mask: Path, scene: str, group: str, frame: int | None = None) -> Iterator[AnnotatedObject]:
-    """One object for each id of a mask. ``group`` may hold ``{id}``."""
-    # A mask of another picture is found here, not after hours of training.
-    ids = fit_to_image(load_id_map(mask), image_size(image), str(mask))
-    for object_id in np.unique(ids).tolist():
-        if object_id > 0:
-            yield AnnotatedObject(image, mask, object_id, group.replace("{id}", str(object_id)), scene, frame)
+def _objects_of(pictures: Iterable[MaskedPicture]) -> list[AnnotatedObject]:
+    """One object for each id of each mask."""
+    objects = []
+    for p in pictures:
+        # A mask of another picture is found here, not after hours of training.
+        ids = fit_to_image(load_id_map(p.mask), image_size(p.image), str(p.mask))
+        for object_id in np.unique(ids).tolist():
+            if object_id > 0:
+                group = p.group.replace("{id}", str(object_id))
+                objects.append(AnnotatedObject(p.image, p.mask, object_id, group, p.scene, p.frame))
+    return objects
 
 
 def _mask_beside(image: Path) -> Path | None:
@@ -112,53 +138,73 @@ def _subfolders(root: Path, name: str) -> list[Path]:
     return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _classes(root: Path) -> Iterator[AnnotatedObject]:
+def class_pictures(root: Path) -> Iterator[MaskedPicture]:
     """Few-shot: pictures with a mask of the same stem beside them."""
     for folder in _subfolders(root, "classes"):
-        for image in _pictures(folder):
+        for image in pictures_of(folder):
             mask = _mask_beside(image)
             if mask is not None:
-                yield from _objects_of(image, mask, str(image), folder.name)
+                yield MaskedPicture(image, mask, folder.name, str(image))
 
 
-def _clips(root: Path) -> Iterator[AnnotatedObject]:
+def clip_pictures(root: Path) -> Iterator[MaskedPicture]:
     """Video: frames joined with their masks by stem; frames without one are left to the tracker."""
-    for folder in _subfolders(root, "clips"):
-        masks = {p.stem: p for p in _pictures(folder / "masks")}
-        for number, image in enumerate(_pictures(folder / "images")):
+    for folder in clip_folders(root):
+        masks = {p.stem: p for p in pictures_of(folder / "masks")}
+        for number, image in enumerate(pictures_of(folder / "images")):
             if image.stem in masks:
-                yield from _objects_of(image, masks[image.stem], folder.name, f"{folder.name}/{{id}}", number)
+                yield MaskedPicture(image, masks[image.stem], f"{folder.name}/{{id}}", folder.name, number)
 
 
-def _singles(root: Path) -> Iterator[AnnotatedObject]:
+def clip_folders(root: Path) -> list[Path]:
+    """Folders of clips: those with ``images``."""
+    return [folder for folder in _subfolders(root, "clips") if (folder / "images").is_dir()]
+
+
+def single_pictures(root: Path) -> Iterator[MaskedPicture]:
     """Single images: each object is a group of its own."""
-    masks = {p.stem: p for p in _pictures(root / "masks")}
-    for image in _pictures(root / "images"):
+    masks = {p.stem: p for p in pictures_of(root / "masks")}
+    for image in pictures_of(root / "images"):
         if image.stem in masks:
-            yield from _objects_of(image, masks[image.stem], str(image), f"{image.name}/{{id}}")
+            yield MaskedPicture(image, masks[image.stem], f"{image.name}/{{id}}", str(image))
 
 
-def _named_images(root: Path, sentences: Sentences, known: set[Path]) -> Iterator[AnnotatedObject]:
+def named_pictures(
+    root: Path, sentences: Iterable[tuple[str, int]], known: Collection[Path]
+) -> Iterator[tuple[Path, MaskedPicture | None]]:
     """Pictures that sentences are about: their mask is beside them, or in ``masks`` beside their ``images``.
 
-    Frames of clips, which are ``known`` already, are left out.
+    Those that are ``known`` already, such as frames of clips, are left out. One that is not there, or has no mask,
+    has None.
     """
     for name in sorted({key for key, _ in sentences if PurePosixPath(key).suffix.lower() in IMAGE_SUFFIXES}):
         image = root / name
         if image in known:
             continue
         beside = _mask_beside(image)
-        parallel = {p.stem: p for p in _pictures(image.parent.parent / "masks")} if beside is None else {}
+        parallel = {p.stem: p for p in pictures_of(image.parent.parent / "masks")} if beside is None else {}
         mask = beside or parallel.get(image.stem)
         if not image.is_file() or mask is None:
-            raise FileNotFoundError(
-                f"{image}, which a sentence is about, is not there or has no mask at {image.with_suffix('.png')}"
-            )
+            yield image, None
+            continue
         # Beside its mask it is one of a class, whose other pictures the sentence may describe as well.
-        yield from _objects_of(image, mask, str(image), image.parent.name if beside else f"{name}/{{id}}")
+        yield image, MaskedPicture(image, mask, image.parent.name if beside else f"{name}/{{id}}", str(image))
 
 
-def _read_expressions(path: Path) -> Sentences:
+def _checked(image: Path, picture: MaskedPicture | None) -> MaskedPicture:
+    """A picture that a sentence is about.
+
+    Raises:
+        FileNotFoundError: If it is not there or has no mask.
+    """
+    if picture is None:
+        raise FileNotFoundError(
+            f"{image}, which a sentence is about, is not there or has no mask at {image.with_suffix('.png')}"
+        )
+    return picture
+
+
+def read_expressions(path: Path) -> Sentences:
     """Sentences by (picture or clip, object id).
 
     Raises:

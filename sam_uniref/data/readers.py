@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import Sample, Task
 from sam_uniref.data.episodes import EpisodeDataset
 from sam_uniref.data.folder import read_folder
+from sam_uniref.data.objects import AnnotatedObject, ObjectTable
 
 
 class SampleSource(Protocol):
@@ -48,11 +49,24 @@ class SourceOptions:
 
     root: str = field(default="", metadata={"help": "the data set's folder"})
     expressions: str | None = field(default=None, metadata={"help": "file of sentences; root/expressions.jsonl"})
-    validation: Any = field(default=0.0, metadata={"help": "share of pictures and clips, or names, to hold out"})
+    split: str = field(default="train", metadata={"help": "what to train on (prepared)"})
+    validation: Any = field(
+        default=0.0,
+        metadata={"help": "share of pictures and clips, or names, to hold out (folder); name of a split (prepared)"},
+    )
+    download: str | None = field(default=None, metadata={"help": "folder of the download, if it moved (prepared)"})
+    keep_evaluation_images: bool = field(
+        default=False, metadata={"help": "train also on pictures that sentences are evaluated on (prepared)"}
+    )
     shots: int = field(default=1, metadata={"help": "support images (fss)"})
+    supports: str = field(default="fixed", metadata={"help": "in evaluation: fixed (UniRef) or drawn (HSNet)"})
     frame_range: int = field(default=10, metadata={"help": "farthest apart that a pair of frames may be"})
     flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
     crop: float = field(default=0.5, metadata={"help": "probability of a crop"})
+    scale: list[float] = field(
+        default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest factor of scale jitter"}
+    )
+    color: float = field(default=0.0, metadata={"help": "strength of colour jitter, 0-1"})
     absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
     language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
     together: int = field(default=1, metadata={"help": "samples of one picture in a batch (refshapes)"})
@@ -61,15 +75,40 @@ class SourceOptions:
 
 def folder_source(name: str, task: Task, options: SourceOptions) -> SampleSource:
     """A user's own folder; see `sam_uniref.data.folder`."""
+    objects = read_folder(options.root, task, expressions=options.expressions, validation=options.validation)
+    return _episodes(name, task, options, objects)
+
+
+def prepared_source(name: str, task: Task, options: SourceOptions) -> SampleSource:
+    """What ``sam-uniref data prepare`` wrote; see `sam_uniref.data.prepared`."""
+    from sam_uniref.data.prepared.source import open_objects
+
+    objects = open_objects(
+        options.root,
+        task,
+        split=options.split,
+        validation=options.validation,
+        download=options.download,
+        keep_evaluation_images=options.keep_evaluation_images,
+    )
+    return _episodes(name, task, options, objects)
+
+
+def _episodes(
+    name: str, task: Task, options: SourceOptions, objects: ObjectTable | Sequence[AnnotatedObject]
+) -> EpisodeDataset:
+    """Episodes of annotated objects, by a run's options."""
     if options.together != 1:  # every sample is augmented by itself, so no two share a picture
-        raise ValueError(f"{name}: a folder has no together, got {options.together}; leave it out")
+        raise ValueError(f"{name}: only refshapes has together, got {options.together}; leave it out")
+    smallest, largest = options.scale if len(options.scale) == 2 else (0.0, 0.0)
     return EpisodeDataset(
         name,
         task,
-        read_folder(options.root, task, expressions=options.expressions, validation=options.validation),
+        objects,
         shots=options.shots,
+        supports=options.supports,  # type: ignore[arg-type]
         frame_range=options.frame_range,
-        augmentation=Augmentation(flip=options.flip, crop=options.crop),
+        augmentation=Augmentation(flip=options.flip, crop=options.crop, scale=(smallest, largest), color=options.color),
         absent=options.absent,
         language_only=options.language_only,
         weight=options.weight,
@@ -94,6 +133,7 @@ def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSou
 
 READERS: dict[str, Callable[[str, Task, SourceOptions], SampleSource]] = {
     "folder": folder_source,
+    "prepared": prepared_source,
     "refshapes": refshapes_source,
 }
 

@@ -62,3 +62,13 @@ def make_folder(root: Path) -> Path:
     ]
     (root / "expressions.jsonl").write_text("\n".join(json.dumps(s) for s in sentences) + "\n")
     return root
+
+
+def make_video(
+    frames: Path, masks: Path | None, maps: dict[str, np.ndarray], *, masked: set[str] | None = None
+) -> None:
+    """A folder of pictures of id maps, by stem, and one of masks, of all of them or of those ``masked``."""
+    for number, (stem, ids) in enumerate(maps.items()):
+        save_picture(frames / f"{stem}.jpg", ids, number)
+        if masks is not None and (masked is None or stem in masked):
+            save_ids(masks / f"{stem}.png", ids)

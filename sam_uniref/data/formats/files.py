@@ -1,4 +1,4 @@
-"""Files of a download, read with suspicion: paths that climb out, broken pictures, masks that are not what they seem."""
+"""Files of a download, read with suspicion: paths that climb out, broken pictures, masks that do not fit."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam_uniref.images import Mask
 from sam_uniref.segmentation import encode_rle
@@ -14,6 +15,10 @@ from sam_uniref.segmentation import encode_rle
 Box = tuple[float, float, float, float]
 
 SMALLEST_POLYGON = 6  # three points
+# A corner further off than so many times the picture's sides: drawing it takes memory with its distance.
+_FARTHEST = 10
+# The string of runs: six bits a character from "0" on, of which five carry the number and one says that it goes on.
+_FIRST_CHARACTER, _BITS, _GOES_ON, _SIGN, _LONGEST = 48, 5, 0x20, 0x10, 7
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,20 @@ def decode_mask(encoded: EncodedMask) -> Mask:
     """
     from pycocotools import mask as coco
 
+    _check_runs(_runs_of_string(encoded.counts), encoded.size)
     decoded: Mask = np.ascontiguousarray(coco.decode(encoded._coco()).astype(bool))
     return decoded
+
+
+def usable_polygons(polygons: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Those with three points or more, and as many x as y.
+
+    Raises:
+        ValueError: If one is no list.
+    """
+    if not all(isinstance(polygon, list | tuple) for polygon in polygons):
+        raise ValueError("a polygon is a list [x1, y1, x2, y2, ...], got something else")
+    return [polygon for polygon in polygons if len(polygon) >= SMALLEST_POLYGON and len(polygon) % 2 == 0]
 
 
 def polygons_to_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> EncodedMask | None:
@@ -72,14 +89,30 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int])
 
     Returns:
         None if nothing is left.
+
+    Raises:
+        ValueError: If a coordinate is no number, not finite, or far outside the picture.
     """
     from pycocotools import mask as coco
 
-    whole = [list(map(float, p)) for p in polygons if len(p) >= SMALLEST_POLYGON and len(p) % 2 == 0]
+    whole = [_coordinates(polygon, size) for polygon in usable_polygons(polygons)]
     if not whole:
         return None
     merged = coco.merge(coco.frPyObjects(whole, *size))
     return EncodedMask(merged["counts"], size)
+
+
+def _coordinates(polygon: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """A polygon's numbers, such that it can be drawn."""
+    try:
+        values = np.asarray(polygon, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("a polygon's coordinates are numbers, got something else") from None
+    # Written so that a NaN fails as well.
+    if values.ndim != 1 or not (np.abs(values) <= _FARTHEST * max(size)).all():
+        raise ValueError(f"a polygon's corner is no point near its picture of {size[1]}x{size[0]} (width x height)")
+    coordinates: list[float] = values.tolist()
+    return coordinates
 
 
 def read_segmentation(segmentation: Any, size: tuple[int, int]) -> EncodedMask | None:
@@ -93,8 +126,10 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> EncodedMask |
         None if it marks no pixel.
 
     Raises:
-        ValueError: If it is of another size, or of no known form.
+        ValueError: If it is of another size, of no known form, or broken: its runs do not fill the size, or a polygon
+            can't be drawn.
     """
+    encoded: EncodedMask | None
     if isinstance(segmentation, Mapping):
         encoded = _read_rle(segmentation, size)
     elif isinstance(segmentation, Sequence) and not isinstance(segmentation, str):
@@ -108,12 +143,49 @@ def _read_rle(rle: Mapping[str, Any], size: tuple[int, int]) -> EncodedMask:
     """Run-length encoding of either form."""
     from pycocotools import mask as coco
 
-    given, counts = tuple(int(side) for side in rle["size"]), rle["counts"]
+    try:
+        given, counts = tuple(int(side) for side in rle["size"]), rle["counts"]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError("run-length encoding has a size [height, width] and counts, got something else") from None
     if given != tuple(size):
-        raise ValueError(f"the mask is {given[1]}x{given[0]} but its picture {size[1]}x{size[0]} (width x height)")
+        raise ValueError(f"the mask's size is {list(given)} but its picture's {list(size)} ([height, width])")
     if isinstance(counts, str | bytes):
         counts = counts.encode() if isinstance(counts, str) else counts
+        _check_runs(_runs_of_string(counts), size)
         return EncodedMask(counts, size)
-    if sum(counts) != size[0] * size[1]:
-        raise ValueError(f"the mask's runs cover {sum(counts)} pixels, its picture has {size[0] * size[1]}")
-    return EncodedMask(coco.frPyObjects({"size": list(size), "counts": list(counts)}, *size)["counts"], size)
+    runs = np.asarray(counts)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu":
+        raise ValueError("the runs of a mask are whole numbers, got something else")
+    _check_runs(runs, size)
+    return EncodedMask(coco.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)["counts"], size)
+
+
+def _check_runs(runs: NDArray[Any], size: tuple[int, int]) -> None:
+    """Refuse runs that do not fill the size: COCO's tools give back whatever stood in memory for the rest."""
+    pixels = size[0] * size[1]
+    if not ((runs >= 0) & (runs <= pixels)).all() or runs.sum() != pixels:
+        raise ValueError(f"the mask's runs don't fill its {pixels} pixels: it is cut off or of another picture")
+
+
+def _runs_of_string(counts: bytes) -> NDArray[np.int64]:
+    """The runs, ``(N,)``; from the fourth on, a number stands for the difference to the one before the last.
+
+    Raises:
+        ValueError: If it is no such string.
+    """
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - _FIRST_CHARACTER
+    last = (codes & _GOES_ON) == 0
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or not last[-1]:
+        raise ValueError("the mask's string of runs is cut off or has characters that no such string has")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _LONGEST:
+        raise ValueError("the mask's string of runs has a number that is too large")
+    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((codes & (2**_BITS - 1)) << (_BITS * place), starts)
+    numbers -= np.where(codes[ends] & _SIGN, np.int64(1) << (_BITS * lengths), 0)
+    runs = numbers.copy()
+    runs[1::2] = np.cumsum(numbers[1::2])
+    runs[2::2] = np.cumsum(numbers[2::2])
+    return runs

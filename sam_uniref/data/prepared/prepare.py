@@ -85,7 +85,10 @@ def worker_count(workers: int | None) -> int:
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
-    return len(os.sched_getaffinity(0)) if workers is None else workers
+    if workers is not None:
+        return workers
+    # Of a container's or a job's cores, where the system tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin(layout: DataFormat, root: Path, folder: Path) -> PreparedInfo:

@@ -1,72 +1,50 @@
-"""RefShapes scenes as RefCOCO: ``instances.json``, ``refs(unc).p`` and COCO's train2014 pictures."""
+"""RefShapes scenes as RefCOCO (``instances.json``, ``refs(unc).p``, COCO's train2014 pictures) and as COCO 2017."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sam_uniref.data.refshapes.coco_entries import CocoEntries
 from sam_uniref.data.refshapes.dataset import SPLITS, RefShapesDataset
 from sam_uniref.data.refshapes.files import write_jpeg, write_json, write_pickle
-from sam_uniref.data.refshapes.polygons import mask_polygons
-from sam_uniref.data.refshapes.shapes import SEEN_SHAPES
+
+# What the published sets call the two splits.
+_PUBLISHED = {"train": "train", "validation": "val"}
 
 
 def write_refcoco(root: Path, dataset: RefShapesDataset, count: int) -> Path:
     """``data/refcoco`` and ``data/images`` as the official repository lays them out; splits train and val."""
     folder = root / "data"
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    entries = CocoEntries("RefShapes in the layout of RefCOCO")
     refs: list[dict[str, Any]] = []
     for split in SPLITS:
         for index in range(count):
             named = dataset.scene_sentences(index, split)
-            scene = dataset.scene(index, split)
-            image_id = len(images) + 1
-            name = f"COCO_train2014_{image_id:012d}.jpg"
+            name, annotations = entries.add(dataset.scene(index, split), named, "COCO_train2014_")
             write_jpeg(folder / "images" / "mscoco" / "images" / "train2014" / name, named.image)
-            images.append(_image_entry(image_id, name, dataset.side))
-            for number, item in enumerate(scene.objects, start=1):
-                category = SEEN_SHAPES.index(item.shape) + 1
-                annotations.append(_annotation(len(annotations) + 1, image_id, category, named.ids == number))
+            for number, annotation in enumerate(annotations, start=1):
                 said = [text for target, text in named.sentences if target == number]
                 if said:
                     sentence_id = sum(len(ref["sentences"]) for ref in refs)
-                    refs.append(_ref(len(refs) + 1, annotations[-1], said, sentence_id, split))
-    categories = [{"id": k, "name": shape, "supercategory": "shape"} for k, shape in enumerate(SEEN_SHAPES, start=1)]
-    instances = {
-        "info": {"description": "RefShapes in the layout of RefCOCO"},
-        "licenses": [],
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
-    write_json(folder / "refcoco" / "instances.json", instances)
+                    refs.append(_ref(len(refs) + 1, annotation, said, sentence_id, _PUBLISHED[split]))
+    write_json(folder / "refcoco" / "instances.json", entries.content())
     write_pickle(folder / "refcoco" / "refs(unc).p", refs)
     return folder
 
 
-def _image_entry(image_id: int, name: str, side: int) -> dict[str, Any]:
-    """A picture of ``instances.json``."""
-    urls = {"coco_url": "", "flickr_url": ""}
-    return {"id": image_id, "file_name": name, "height": side, "width": side, "license": 0, **urls}
-
-
-def _annotation(number: int, image_id: int, category: int, mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """An object of ``instances.json``; what hides it may cut it into several polygons."""
-    rows, columns = np.nonzero(mask)
-    left, top = int(columns.min()), int(rows.min())
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": category,
-        "bbox": [float(left), float(top), float(columns.max() - left + 1), float(rows.max() - top + 1)],
-        "area": float(mask.sum()),
-        "iscrowd": 0,
-        "segmentation": mask_polygons(mask),
-    }
+def write_coco(root: Path, dataset: RefShapesDataset, count: int) -> Path:
+    """``annotations/instances_{train,val}2017.json`` and ``{train,val}2017``; the scenes of `write_refcoco`."""
+    folder = root / "coco"
+    entries = None
+    for split in SPLITS:
+        entries = CocoEntries("RefShapes in the layout of COCO 2017", after=entries)
+        for index in range(count):
+            named = dataset.scene_sentences(index, split)
+            name, _ = entries.add(dataset.scene(index, split), named)
+            write_jpeg(folder / f"{_PUBLISHED[split]}2017" / name, named.image)
+        write_json(folder / "annotations" / f"instances_{_PUBLISHED[split]}2017.json", entries.content())
+    return folder
 
 
 def _ref(number: int, annotation: dict[str, Any], said: list[str], sentence_id: int, split: str) -> dict[str, Any]:
@@ -79,7 +57,7 @@ def _ref(number: int, annotation: dict[str, Any], said: list[str], sentence_id: 
         "image_id": annotation["image_id"],
         # As in the original, not the name of a picture: a suffix that readers must not trust.
         "file_name": f"COCO_train2014_{annotation['image_id']:012d}_{number}.jpg",
-        "split": "train" if split == "train" else "val",
+        "split": split,
         "sent_ids": ids,
         "sentences": [
             {"sent_id": k, "raw": text, "sent": text, "tokens": text.split()} for k, text in zip(ids, said, strict=True)

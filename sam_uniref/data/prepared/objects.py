@@ -1,0 +1,146 @@
+"""Prepared data sets as tables of annotated objects: columns in memory, everything else read when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_uniref.data.objects import STILL, AnnotatedObject, Numbers, ObjectColumns
+from sam_uniref.data.prepared.masks import EncodedMask
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+
+class PreparedImages:
+    """Objects of images that have a mask, a row each; a still each, so a pseudo-clip for VOS.
+
+    Args:
+        rows: Of an image table.
+        root: Folder that the rows' paths are relative to.
+        held_out: ``(rows,)`` bool: which serve validation.
+        left_out: ``(rows,)`` bool: which are not to be used at all.
+        by_class: Whether objects of one class are references of one another (FSS), or each stands for itself.
+    """
+
+    def __init__(
+        self, rows: Dataset, root: Path, held_out: NDArray[np.bool_], left_out: NDArray[np.bool_], *, by_class: bool
+    ) -> None:
+        import pyarrow.compute as pc
+
+        table = rows.data.table
+        self._rows, self._root = rows, root
+        has_mask = _values(pc.is_valid(table["rle"])).astype(bool)
+        self._numbers = np.flatnonzero(has_mask & ~left_out)
+        everyone = np.arange(len(self._numbers))
+        picture = _codes(table["image"])[self._numbers]
+        self.columns = ObjectColumns(
+            group=_codes(table["category"])[self._numbers] if by_class else everyone,
+            picture=picture,
+            scene=picture,
+            frame=np.full(len(everyone), STILL, np.int64),
+            sentences=_values(pc.list_value_length(table["sentences"]))[self._numbers],
+            held_out=held_out[self._numbers],
+            subject=everyone,
+        )
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> AnnotatedObject:
+        row = self._rows[int(self._numbers[index])]
+        return AnnotatedObject(
+            self._root / row["image"],
+            EncodedMask(row["rle"], (row["height"], row["width"])),
+            1,
+            row["category"],
+            row["image"],
+            None,
+            tuple(row["sentences"]),
+            bool(self.columns.held_out[index]),
+        )
+
+
+class PreparedVideos:
+    """Objects of videos in the frames in which they are seen; in training a frame is drawn for each object.
+
+    Args:
+        rows: Of a video table.
+        root: Folder that the rows' paths are relative to.
+        held_out: ``(rows,)`` bool: which videos serve validation.
+    """
+
+    def __init__(self, rows: Dataset, root: Path, held_out: NDArray[np.bool_]) -> None:
+        import pyarrow.compute as pc
+
+        table = rows.data.table
+        self._rows, self._root = rows.with_format("arrow"), root
+        objects = pc.list_flatten(table["objects"])
+        seen = pc.struct_field(objects, "frames")
+        objects_a_video, frames_an_object = (
+            _values(pc.list_value_length(column)) for column in (table["objects"], seen)
+        )
+        video = np.repeat(np.arange(len(rows)), objects_a_video)
+        subject = np.repeat(np.arange(len(video)), frames_an_object)
+        frame = _values(pc.list_flatten(seen))
+        first_picture = _starts(_values(pc.list_value_length(table["frames"])))
+        said = _values(pc.list_value_length(pc.struct_field(objects, "sentences")))
+        self._video = video[subject]
+        self._place = (np.arange(len(video)) - _starts(objects_a_video)[video])[subject]
+        self._mask = np.arange(len(subject)) - _starts(frames_an_object)[subject]
+        self.columns = ObjectColumns(
+            group=subject,
+            picture=first_picture[self._video] + frame,
+            scene=self._video,
+            frame=frame,
+            sentences=said[subject],
+            held_out=held_out[self._video],
+            subject=subject,
+        )
+
+    def __len__(self) -> int:
+        return len(self._video)
+
+    def __getitem__(self, index: int) -> AnnotatedObject:
+        row: dict[str, Any] = {name: column[0] for name, column in _columns(self._rows[int(self._video[index])])}
+        track = row["objects"].values[int(self._place[index])]
+        frame, video = int(self.columns.frame[index]), row["video"].as_py()
+        object_id = track["id"].as_py()
+        return AnnotatedObject(
+            self._root / row["frames"].values[frame].as_py(),
+            EncodedMask(
+                track["rles"].values[int(self._mask[index])].as_py(), (row["height"].as_py(), row["width"].as_py())
+            ),
+            object_id,
+            f"{video}/{object_id}",
+            video,
+            frame,
+            tuple(track["sentences"].as_py()),
+            bool(self.columns.held_out[index]),
+        )
+
+
+def _columns(table: pa.Table) -> Any:
+    """Names and columns, without turning a whole clip's masks into Python objects."""
+    return zip(table.column_names, table.columns, strict=True)
+
+
+def _values(column: pa.ChunkedArray | pa.Array) -> Numbers:
+    """A column without gaps as numbers."""
+    return np.asarray(column.to_numpy()).astype(np.int64)
+
+
+def _codes(column: pa.ChunkedArray) -> Numbers:
+    """A number for each different text of a column."""
+    encoded = column.dictionary_encode().unify_dictionaries()
+    parts = [np.asarray(chunk.indices.to_numpy(zero_copy_only=False)) for chunk in encoded.chunks]
+    return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+
+def _starts(lengths: Numbers) -> Numbers:
+    """Where each list begins when all are written one after another."""
+    return np.cumsum(lengths) - lengths
