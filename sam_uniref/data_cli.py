@@ -175,17 +175,22 @@ def _progress() -> Iterator[Report]:
     from tqdm.auto import tqdm
 
     current = ""
-    with tqdm(unit=" rows", disable=None) as bar:
+    bar = tqdm(desc="reading", unit=" rows", disable=None)
 
-        def report(split: str, rows: int) -> None:
-            nonlocal current
-            if split != current:
-                current = split
-                bar.reset()
-                bar.set_description(split)
-            bar.update(rows - bar.n)
+    def report(split: str, rows: int) -> None:
+        nonlocal bar, current
+        if current not in ("", split):  # a finished split's line stays
+            bar.close()
+            bar = tqdm(unit=" rows", disable=None)
+        if split != current:
+            bar.set_description_str(split)
+            current = split
+        bar.update(rows - bar.n)
 
+    try:
         yield report
+    finally:
+        bar.close()
 
 
 def _tell_prepared(info: PreparedInfo, splits: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from sam_uniref.data.contact_sheet import contact_sheet, wrap
 from sam_uniref.data.formats import FORMATS
 from sam_uniref.data.prepared import open_split, read_info
 from sam_uniref.data.show import image_exhibit, video_exhibit
+from sam_uniref.data_cli import _progress
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,23 @@ def test_prepare_goes_on_after_ctrl_c(images: Path, tmp_path: Path) -> None:
     assert run(*common).exit_code == 0
     assert reads(images)[2:] == ["train 1", "train 2", "val 0"]
     assert open_split(tmp_path / "out" / "toy", "train").num_rows == 5
+
+
+def test_progress_is_seen_where_somebody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with _progress() as report:
+        for split, rows in (("train", 3), ("train", 5), ("val", 1)):
+            report(split, rows)
+    shown = [line.split("\r")[-1] for line in terminal.getvalue().splitlines(keepends=False) if line]
+    lines = [line for line in shown if " rows [" in line]
+    assert any(line.startswith("train: 5 rows [") for line in lines)
+    assert lines[-1].startswith("val: 1 rows [")
+    assert terminal.getvalue().count("\n") == 2
 
 
 SLOW = """
@@ -324,6 +343,8 @@ def test_show_spreads_the_frames_of_a_video(videos: Path, tmp_path: Path) -> Non
     unannotated = video_exhibit(row | {"annotated": [], "objects": []}, videos)
     assert len(unannotated.pictures) == 4
     assert np.ptp(unannotated.pictures[0]) == 0
+    empty = video_exhibit(row | {"annotated": [], "objects": [], "frames": []}, videos)
+    assert contact_sheet([(empty.pictures, empty.summary)]).height < 100
 
 
 def test_show_draws_by_its_seed_and_replaces_its_own(images: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Notation: a picture is ``(H, W, 3)`` uint8 RGB.
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -66,18 +67,18 @@ def contact_sheet(entries: Sequence[tuple[Sequence[RGB], Sequence[str]]]) -> PIL
 
     Args:
         entries: Pictures that belong together, which stand in a row, and the parts of their caption, each of which
-            begins a line. At least one entry, and one picture in each.
+            begins a line. At least one entry.
 
     Returns:
         The sheet: as many entries in a row as there is room for.
     """
-    side_by_side = max(len(pictures) for pictures, _ in entries)
+    side_by_side = max(1, *(len(pictures) for pictures, _ in entries))
     columns = max(1, min(MOST_COLUMNS // side_by_side, math.ceil(math.sqrt(len(entries)))))
     width = side_by_side * TILE_WIDTH + (side_by_side - 1) * _GAP
     tiles = [[shrunk(picture, TILE_WIDTH, TILE_HEIGHT) for picture in pictures] for pictures, _ in entries]
     captions = [_caption(parts, width) for _, parts in entries]
     rows = [range(start, min(start + columns, len(entries))) for start in range(0, len(entries), columns)]
-    bottoms = [max(tile.height for i in row for tile in tiles[i]) for row in rows]
+    bottoms = [max((tile.height for i in row for tile in tiles[i]), default=0) for row in rows]
     texts = [_LINE_HEIGHT * max(len(captions[i]) for i in row) for row in rows]
     heights = [bottom + _GAP + text + _MARGIN for bottom, text in zip(bottoms, texts, strict=True)]
     size = (columns * (width + _MARGIN) + _MARGIN, sum(heights) + _MARGIN)
@@ -110,6 +111,7 @@ def _caption(parts: Sequence[str], width: int) -> list[str]:
     return [line for part in parts for line in wrap(_drawable(part, font), width, _LINES, font.getlength)]
 
 
+@functools.cache
 def _font() -> Font:
     """Pillow's own font, which is everywhere."""
     return ImageFont.load_default(_FONT_SIZE)
