@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
+from sam_uniref import page
 from sam_uniref.data.batch import Sample, Task
 from sam_uniref.data.refshapes import NamedClip, RefShapesDataset, Style
-from sam_uniref.eval import page
 from sam_uniref.eval.davis import summarise
 from sam_uniref.eval.painting import enlarged, side_by_side, singled_out, tinted, with_ids
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS, SHOTS, VideoObjects, track_scores

@@ -15,17 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sam_uniref import page
 from sam_uniref.data.refshapes import STYLES, Style
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.exhibits import PICTURES, Exhibits
-from sam_uniref.eval.page import generated_by
 from sam_uniref.loading import best_device, load_for_use, named_device
 from sam_uniref.predictor import Predictor
 from sam_uniref.state import whole_folder
 
-PAGE = "index.html"
-# What file managers leave in any folder that is looked at.
-LEFT_BY_BROWSING = (".DS_Store", "Thumbs.db", "desktop.ini")
 GENERATOR = "sam_uniref.eval.gallery"
 
 
@@ -55,8 +52,8 @@ def write_gallery(
     check_place(out)
     with whole_folder(out) as folder:
         (folder / PICTURES).mkdir()
-        (folder / PAGE).write_text(Exhibits(models, folder, count, style).page(GENERATOR), encoding="utf-8")
-    return out / PAGE
+        (folder / page.PAGE).write_text(Exhibits(models, folder, count, style).page(GENERATOR), encoding="utf-8")
+    return out / page.PAGE
 
 
 def check_place(out: Path) -> None:
@@ -65,18 +62,7 @@ def check_place(out: Path) -> None:
     Raises:
         FileExistsError: Naming what is there.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise FileExistsError(f"a gallery is a folder, and {out} is a file")
-    shown = (out / PAGE).read_text(encoding="utf-8", errors="replace") if (out / PAGE).is_file() else ""
-    written = generated_by(GENERATOR) in shown
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if path.name in LEFT_BY_BROWSING:
-            continue
-        if not written or (name not in (PAGE, PICTURES) and f'src="{name}"' not in shown):
-            raise FileExistsError(f"{out} holds {name}, which is of no gallery; give another folder, or empty it first")
+    page.check_place(out, "gallery", GENERATOR, others=(PICTURES,))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

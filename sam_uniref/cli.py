@@ -1,4 +1,4 @@
-"""The ``sam-uniref`` command: info, segment, encode, track.
+"""The ``sam-uniref`` command: info, segment, encode, track; and data, which has commands of its own.
 
 Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from sam_uniref.data_cli import JsonOption, data_app
 from sam_uniref.output_checks import check_output_file, check_output_folder
 from sam_uniref.version import __version__
 
@@ -62,6 +63,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Segment the object that a reference points at - a sentence, annotated examples, a first frame.",
 )
+app.add_typer(data_app, name="data")
 
 ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")]
 CheckpointOption = Annotated[
@@ -72,7 +74,6 @@ ImageSizeOption = Annotated[
     typer.Option("--image-size", help="Side of the input square: smaller is faster; the model's own by default."),
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FramesArgument = Annotated[
     Path, typer.Argument(metavar="FRAMES", help="A video, a folder or 'glob' of pictures, or a camera's number.")
 ]

@@ -37,7 +37,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
     times = []
-    for command in ([], ["segment"], ["track"]):
+    for command in ([], ["segment"], ["track"], ["data"], ["data", "check"]):
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True

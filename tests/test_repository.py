@@ -7,13 +7,14 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from sam_uniref.train.pretrain import PretrainSettings
-from sam_uniref.train.settings import load_settings, read_settings
+from sam_uniref.train.settings import RunSettings, load_settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("adapters", "sam_uniref", "train", "eval", "configs")
@@ -121,12 +122,23 @@ def test_published_settings() -> None:
         assert (settings.loss.bce, settings.loss.dice) == (2.0, 0.5)
     assert (image.optimiser.lr, image.optimiser.text_lr, image.train_text_encoder) == (2e-4, 1e-5, True)
     assert (video.optimiser.lr, video.train_text_encoder) == (1e-4, False)
-    assert {name: d.weight for name, d in image.data.items()} == {"refcoco": 1.0, "fss1000": 0.05}
-    assert {name: d.weight for name, d in video.data.items()} == {
+    assert _weights(image) == {"referring": 1.0, "fss1000": 0.05}
+    assert _weights(video) == {
         "coco": 0.8,
         "ytvos19": 0.6,
         "lvos": 0.4,
         "ovis": 0.2,
-        "refcoco": 1.0,
+        "referring": 1.0,
         "ref_ytvos": 1.0,
     }
+    language = {name: d.language_only for name, d in video.data.items() if d.task == "rvos"}
+    assert language.pop("ref_ytvos") == 0.4
+    assert set(language.values()) == {1.0}
+
+
+def _weights(settings: RunSettings) -> dict[str, float]:
+    """Of the data sets; RefCOCO, RefCOCO+ and RefCOCOg are one mixture."""
+    weights: Counter[str] = Counter()
+    for name, data in settings.data.items():
+        weights["referring" if name.startswith("refcoco") else name] += data.weight  # type: ignore[assignment]
+    return {name: round(weight, 6) for name, weight in weights.items()}

@@ -210,7 +210,7 @@ class EpisodeDataset:
     @staticmethod
     def _choose(items: Sequence[T] | Numbers, rng: np.random.Generator) -> T:
         """One of the items."""
-        return items[int(rng.integers(len(items)))]  # type: ignore[return-value]
+        return items[int(rng.integers(len(items)))]
 
     def _title(self, query: AnnotatedObject, absent: bool) -> str:
         """The sample's name in messages."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,28 +45,41 @@ class FoundObject(NamedTuple):
     coco_id: int | None = None
 
 
-def mask_row(root: Path, found: FoundObject, places: Places, problems: Problems) -> ImageRow | None:
-    """The row of an object with a mask; None, and the reason in ``problems``, if its picture or mask is broken."""
-    image = _sound_place(root, found, places, problems)
-    if image is None:
-        return None
-    mask = _sound_segmentation(found.shape, (found.height, found.width), found.target, problems)
-    return _row(found, image, mask.counts, mask.box) if mask else None
+def mask_rows(root: Path, unit: Iterable[FoundObject], places: Places, problems: Problems) -> Iterator[ImageRow]:
+    """Rows of objects with masks; one whose picture or mask is broken is counted in ``problems`` and left out."""
+    for found in unit:
+        image = _sound_place(root, found, places, problems)
+        if image is None:
+            continue
+        mask = _sound_segmentation(found.shape, (found.height, found.width), found.target, problems)
+        if mask is not None:
+            yield _row(found, image, mask.counts, mask.box)
 
 
-def box_row(root: Path, found: FoundObject, places: Places, problems: Problems) -> ImageRow | None:
-    """The row of an object with a box alone; None, and the reason in ``problems``, if its picture or box is broken."""
-    image = _sound_place(root, found, places, problems)
-    if image is None:
-        return None
-    box = _sound_box(found.shape, (found.height, found.width), found.target, problems)
-    return _row(found, image, None, box) if box else None
+def box_rows(root: Path, unit: Iterable[FoundObject], places: Places, problems: Problems) -> Iterator[ImageRow]:
+    """Rows of objects with boxes alone; one whose picture or box is broken is counted and left out."""
+    for found in unit:
+        image = _sound_place(root, found, places, problems)
+        if image is None:
+            continue
+        box = _sound_box(found.shape, (found.height, found.width), found.target, problems)
+        if box is not None:
+            yield _row(found, image, None, box)
 
 
 def _row(found: FoundObject, image: str, rle: bytes | None, box: Box) -> ImageRow:
     return ImageRow(
         image, found.height, found.width, found.target, found.category, rle, box, found.sentences, found.coco_id
     )
+
+
+def sound_sentences(texts: Iterable[str], name: object, problems: Problems) -> tuple[str, ...]:
+    """An object's sentences without blanks around them; empty ones are left out, counted if others are left."""
+    stripped = [text.strip() for text in texts]
+    sentences = tuple(text for text in stripped if text)
+    if sentences and len(sentences) < len(stripped):
+        problems.mended("empty sentence, left out", name)
+    return sentences
 
 
 def picture_folder(root: Path, folders: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_row, picture_folder
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, picture_folder
 from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.files import in_units, missing_layout
 from sam_uniref.data.prepared.problems import Problems
@@ -36,23 +36,13 @@ class Coco:
         return in_units(self._objects(root, split, problems), UNIT)
 
     def _objects(self, root: Path, split: str, problems: Problems) -> Iterator[FoundObject]:
-        for entry, picture, category in stream_annotations(_annotations(root, split), problems, "segmentation"):
-            yield FoundObject(
-                str(entry["id"]),
-                picture.name,
-                picture.height,
-                picture.width,
-                category,
-                entry["segmentation"],
-                coco_id=picture.id,
-            )
+        for annotation in stream_annotations(_annotations(root, split), problems, "segmentation"):
+            yield annotation.found("segmentation", coco_id=annotation.picture.id)
 
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
         folder = picture_folder(root, _folders(split))
-        for found in unit:
-            if row := mask_row(root, found, lambda name: (f"{folder}/{name}",), problems):
-                yield row
+        return mask_rows(root, unit, lambda name: (f"{folder}/{name}",), problems)
 
 
 def _annotations(root: Path, split: str) -> Path:

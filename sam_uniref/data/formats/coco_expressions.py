@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_row
-from sam_uniref.data.formats.coco_json import Annotation, stream_annotations
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, sound_sentences
+from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.compact import IdSet
 from sam_uniref.data.formats.files import in_units, missing_layout
 from sam_uniref.data.prepared.problems import Problems
@@ -44,47 +44,29 @@ class CocoExpressions:
 
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
-        for found in unit:
-            if row := mask_row(root, found, lambda name: (name, f"images/{name}"), problems):
-                yield row
+        return mask_rows(root, unit, lambda name: (f"images/{name}", name), problems)
 
 
 def _files(root: Path) -> dict[str, Path]:
     """Files by split; of two of a name the root's counts."""
-    paths = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
-    return dict(sorted((path.stem, path) for path in paths))
+    files = {path.stem: path for folder in (root / "annotations", root) for path in folder.glob("*.json")}
+    return dict(sorted(files.items()))
 
 
 def _objects(path: Path, problems: Problems) -> Iterator[FoundObject]:
     """All objects that sentences mean."""
     of_pictures = IdSet()
     for annotation in stream_annotations(path, problems, "segmentation"):
-        entry, picture, category = annotation
-        number = entry["id"]
-        said = _said(annotation)
+        entry, picture = annotation.entry, annotation.picture
+        number, said = entry["id"], entry.get("expressions", picture.expressions)
         if said is None:
             problems.by_rule("object without expressions", number)
         elif not isinstance(said, list) or not all(isinstance(text, str) for text in said):
             problems.broken("expressions that are no list of sentences", number)
         elif "expressions" not in entry and not of_pictures.add(picture.id):
             problems.broken("second object of a picture whose expressions mean one", number)
-        elif not any(text.strip() for text in said):
+        elif not (sentences := sound_sentences(said, number, problems)):
             problems.by_rule("object without expressions", number)
         else:
-            sentences = tuple(text.strip() for text in said if text.strip())
             coco = _COCO_2014.search(picture.name)
-            yield FoundObject(
-                str(number),
-                picture.name,
-                picture.height,
-                picture.width,
-                category,
-                entry["segmentation"],
-                sentences,
-                int(coco[1]) if coco else None,
-            )
-
-
-def _said(annotation: Annotation) -> Any:
-    """The expressions that mean an object; None if there are none."""
-    return annotation.entry.get("expressions", annotation.picture.expressions)
+            yield annotation.found("segmentation", sentences=sentences, coco_id=int(coco[1]) if coco else None)

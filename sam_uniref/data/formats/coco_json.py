@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sam_uniref.data.formats.annotations import FoundObject
 from sam_uniref.data.formats.compact import IdSet, Texts
 from sam_uniref.data.formats.streams import stream_objects
 from sam_uniref.data.prepared.problems import Problems
@@ -90,6 +91,21 @@ class Annotation(NamedTuple):
     entry: dict[str, Any]
     picture: Picture
     category: str
+
+    def found(
+        self, shape: str, *, target: int | None = None, sentences: tuple[str, ...] = (), coco_id: int | None = None
+    ) -> FoundObject:
+        """The object.
+
+        Args:
+            shape: The key of its mask or box.
+            target: Its id; by default the annotation's.
+            sentences: That mean it.
+            coco_id: Its picture's id in COCO; None if it is not in COCO.
+        """
+        name = str(self.entry["id"] if target is None else target)
+        _, picture, height, width, _ = self.picture
+        return FoundObject(name, picture, height, width, self.category, self.entry[shape], sentences, coco_id)
 
 
 def stream_annotations(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, box_row
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, box_rows
 from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.files import in_units, missing_layout
 from sam_uniref.data.prepared.problems import Problems
@@ -37,14 +37,12 @@ class Objects365:
         return in_units(self._objects(root, split, problems), UNIT)
 
     def _objects(self, root: Path, split: str, problems: Problems) -> Iterator[FoundObject]:
-        for entry, picture, category in stream_annotations(_annotations(root, split), problems, "bbox"):
-            yield FoundObject(str(entry["id"]), picture.name, picture.height, picture.width, category, entry["bbox"])
+        for annotation in stream_annotations(_annotations(root, split), problems, "bbox"):
+            yield annotation.found("bbox")
 
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
-        for found in unit:
-            if row := box_row(root, found, lambda name: _places(split, name), problems):
-                yield row
+        return box_rows(root, unit, lambda name: _places(split, name), problems)
 
 
 def _annotations(root: Path, split: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_row, picture_folder
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, mask_rows, picture_folder, sound_sentences
 from sam_uniref.data.formats.coco_json import stream_annotations
 from sam_uniref.data.formats.compact import IdSet
 from sam_uniref.data.formats.files import in_units, missing_layout
@@ -16,9 +16,7 @@ from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.prepared.rows import ImageRow, TableKind
 
 _SPLITS = ("train", "val", "testA", "testB", "test")
-_TRAIN2014 = ("images/mscoco/images/train2014", "images/train2014", "train2014")
-# The official archives of annotations unpack into ``data``, and some keep the pictures beside it.
-_FOLDERS = (*_TRAIN2014, *(f"../{folder}" for folder in _TRAIN2014))
+_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014")
 _WHOLE_NUMBERS = ("ref_id", "ann_id", "image_id")
 
 
@@ -73,24 +71,16 @@ class RefCoco:
                 problems.broken("ref id that stands twice", ref["ref_id"])
         path = root / self.folder / "instances.json"
         # A group that a sentence means is a target like any other here, as in the papers' evaluation.
-        for entry, picture, category in stream_annotations(path, problems, "segmentation", only=set(refs), crowds=True):
-            for ref in refs.pop(entry["id"], ()):
-                sentences = tuple(text for text in (said["sent"].strip() for said in ref["sentences"]) if text)
-                if ref["image_id"] != picture.id:
+        for annotation in stream_annotations(path, problems, "segmentation", only=set(refs), crowds=True):
+            for ref in refs.pop(annotation.entry["id"], ()):
+                said = (sentence["sent"] for sentence in ref["sentences"])
+                sentences, picture = sound_sentences(said, ref["ref_id"], problems), annotation.picture.id
+                if ref["image_id"] != picture:
                     problems.broken("ref and its object are of two pictures", ref["ref_id"])
                 elif not sentences:
                     problems.broken("ref without a sentence", ref["ref_id"])
                 else:
-                    yield FoundObject(
-                        str(ref["ref_id"]),
-                        picture.name,
-                        picture.height,
-                        picture.width,
-                        category,
-                        entry["segmentation"],
-                        sentences,
-                        picture.id,
-                    )
+                    yield annotation.found("segmentation", target=ref["ref_id"], sentences=sentences, coco_id=picture)
         for lost in refs.values():
             for ref in lost:
                 problems.broken("ref without a sound object in instances.json", ref["ref_id"])
@@ -98,9 +88,7 @@ class RefCoco:
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
         folder = picture_folder(root, _FOLDERS)
-        for found in unit:
-            if row := mask_row(root, found, lambda name: (f"{folder}/{name}",), problems):
-                yield row
+        return mask_rows(root, unit, lambda name: (f"{folder}/{name}",), problems)
 
     def _refs(self, root: Path) -> list[dict[str, Any]]:
         """All refs, as they stand in the file, if they are what they should be."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
-from sam_uniref.data.formats.annotations import UNIT, FoundObject, box_row
+from sam_uniref.data.formats.annotations import UNIT, FoundObject, box_rows
 from sam_uniref.data.formats.compact import IdSet
 from sam_uniref.data.formats.files import in_units, missing_layout
 from sam_uniref.data.formats.streams import stream_objects
@@ -52,9 +52,7 @@ class VisualGenome:
 
     def read(self, root: Path, split: str, unit: list[FoundObject], problems: Problems) -> Iterator[ImageRow]:
         """See `DataFormat`."""
-        for found in unit:
-            if row := box_row(root, found, lambda name: (name,), problems):
-                yield row
+        return box_rows(root, unit, lambda name: (name,), problems)
 
 
 def _regions(root: Path, problems: Problems) -> Iterator[FoundObject]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -50,19 +51,44 @@ def prepare(
         ValueError: If an annotation file is broken, a split is unknown, or ``out/NAME`` was made from another folder.
     """
     root, folder = Path(root), Path(out) / layout.name
+    chosen = chosen_splits(layout, root, splits)
+    info = _begin(layout, root, folder)
+    for split in chosen:
+        info.splits.pop(split, None)
+        info.write(folder)  # a split is in it when all its shards are
+        info.splits[split] = _prepare_split(layout, root, folder, split, workers, report)
+        info.write(folder)
+    return info
+
+
+def chosen_splits(layout: DataFormat, root: Path, splits: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The splits that are asked for, each once; all that are there where none is.
+
+    Raises:
+        FileNotFoundError: If the download is not there.
+        ValueError: If one is not in it.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     found = layout.splits(root)
     unknown = set(splits or ()) - set(found)
     if unknown:
         raise ValueError(f"{layout.name} at {root} has the splits {list(found)}, got {sorted(unknown)}")
-    info = _begin(layout, root, folder)
-    for split in splits or found:
-        info.splits.pop(split, None)
-        info.write(folder)  # a split is in it when all its shards are
-        info.splits[split] = _prepare_split(layout, root, folder, split, workers, report)
-        info.write(folder)
-    return info
+    return tuple(dict.fromkeys(splits or found))
+
+
+def worker_count(workers: int | None) -> int:
+    """Number of processes; one a core by default.
+
+    Raises:
+        ValueError: If it is negative.
+    """
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
+    if workers is not None:
+        return workers
+    # Of a container's or a job's cores, where the system tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _begin(layout: DataFormat, root: Path, folder: Path) -> PreparedInfo:
@@ -134,14 +160,13 @@ def _remove_from(folder: Path, number: int) -> None:
 @contextmanager
 def _executor(workers: int | None) -> Iterator[tuple[Callable[..., Future[None]], int]]:
     """What takes work, and how much of it may wait."""
-    count = len(os.sched_getaffinity(0)) if workers is None else workers
-    if count < 0:
-        raise ValueError(f"workers must be at least 0, got {workers}")
+    count = worker_count(workers)
     if count == 0:
         yield _at_once, 0
         return
     executor: Executor
-    with ProcessPoolExecutor(count) as executor:
+    # Ctrl-C reaches all processes of a terminal: this one stops the work, the others finish their shards.
+    with ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
         try:
             yield executor.submit, _WAITING_A_WORKER * count
         except BaseException:

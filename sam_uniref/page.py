@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
+
+PAGE = "index.html"
+# What file managers leave in any folder that is looked at.
+LEFT_BY_BROWSING = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -64,6 +69,12 @@ def film(source: str, columns: Iterable[str]) -> str:
     return f'<figure class="wide">{video}<figcaption class="thirds">{captions}</figcaption></figure>\n'
 
 
+def listing(entries: Iterable[str]) -> str:
+    """A list, an entry a line; nothing where there are none."""
+    items = "".join(f"<li>{escape(entry)}</li>\n" for entry in entries)
+    return f"<ul>\n{items}</ul>\n" if items else ""
+
+
 def section(title: str, text: str, content_html: Iterable[str]) -> str:
     """A part of the page."""
     return f"<section>\n<h2>{escape(title)}</h2>\n<p>{escape(text)}</p>\n{''.join(content_html)}</section>\n"
@@ -98,3 +109,29 @@ def document(title: str, paragraphs: Iterable[str], sections_html: Iterable[str]
 def generated_by(generator: str) -> str:
     """The line of a page's head by which its writer knows it again."""
     return f'<meta name="generator" content="{escape(generator)}">'
+
+
+def check_place(out: Path, what: str, generator: str, others: Iterable[str] = ()) -> None:
+    """Refuse to write a page's folder where anything but an earlier one is.
+
+    Args:
+        out: The folder.
+        what: What the folder is called in messages.
+        generator: Writer of the page, as `document` was given it.
+        others: Names in the folder that are the writer's own though the page does not show them.
+
+    Raises:
+        FileExistsError: Naming what is there.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise FileExistsError(f"a {what} is a folder, and {out} is a file")
+    shown = (out / PAGE).read_text(encoding="utf-8", errors="replace") if (out / PAGE).is_file() else ""
+    written = generated_by(generator) in shown
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.name in LEFT_BY_BROWSING:
+            continue
+        if not written or (name not in (PAGE, *others) and f'src="{name}"' not in shown):
+            raise FileExistsError(f"{out} holds {name}, which is of no {what}; give another folder, or empty it first")
