@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from sam_uniref.images import RGB, Mask
-from sam_uniref.segmentation import id_color, overlay_mask
+from sam_uniref.palette import id_color
+from sam_uniref.segmentation import overlay_mask
 
 _TINT = 0.65
 _GAP, _GREY = 2, 128

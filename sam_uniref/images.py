@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, ImageOps
 from PIL import Image as PILImage
 
+from sam_uniref.palette import ids_of_colors
+
 logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = "str | Path | PILImage.Image | NDArray[Any] | torch.Tensor"
@@ -25,6 +27,8 @@ RGB: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Between the channels of a grey picture that was saved as a colour JPEG.
+_GREY_NOISE = 32
 # A mask that an annotation tool cut off by a column is mended; a mask of another picture is not.
 MASK_SIZE_TOLERANCE = 2
 
@@ -123,13 +127,15 @@ def _rgb(array: NDArray[np.uint8]) -> RGB:
 def load_id_map(mask: MaskLike) -> NDArray[np.int64]:
     """A mask as a map ``(H, W)`` of object ids, 0 = background, 255 = void in palette images.
 
-    A palette PNG's pixel values are its ids, and so are those of a grey one with nothing above 127. Other grey and
-    colour pictures, booleans and floats in 0-1 (or one channel of 0 and 255) are binary and have the one id 1;
-    an integer array is a map of ids already.
+    A palette PNG's pixel values are its ids, and so are those of a grey one with nothing above 127. A colour picture
+    in the colours that video sets show ids in (PASCAL VOC's) has these ids; one in a single other colour, other grey
+    pictures, booleans and floats in 0-1 (or one channel of 0 and 255) are binary and have the one id 1; an integer
+    array is a map of ids already.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is broken, or the array has another shape, a NaN or a negative id.
+        ValueError: If the file is broken, a picture has several colours that are no ids', or the array has another
+            shape, a NaN or a negative id.
         TypeError: If it is of no known type.
     """
     if isinstance(mask, str | Path):
@@ -156,14 +162,34 @@ def load_id_map(mask: MaskLike) -> NDArray[np.int64]:
 
 
 def _ids_of_picture(mask: PILImage.Image) -> NDArray[np.int64]:
-    """The map of ids in a mask picture: palette indices, or one id for a grey or colour one."""
+    """The map of ids in a mask picture: palette indices or colours, or one id for a grey one."""
     if mask.mode == "P":
-        ids = np.asarray(mask).astype(np.int64)
-        # 255 is DAVIS's void beside other ids; alone it is somebody's white.
-        return (ids > 0).astype(np.int64) if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, 0, ids)
+        return _without_void(np.asarray(mask).astype(np.int64))
+    if mask.mode in ("RGB", "RGBA"):
+        colors = np.asarray(mask.convert("RGB"))
+        if np.ptp(colors.astype(np.int64), axis=2).max() > _GREY_NOISE:
+            return _ids_in_colors(colors)
     grey = np.asarray(mask.convert("L")).astype(np.int64)
     # Nothing brighter than half: somebody stored ids in grey, not black and white.
     return grey if grey.max() <= 127 else (grey > 127).astype(np.int64)
+
+
+def _ids_in_colors(colors: RGB) -> NDArray[np.int64]:
+    """The ids that a coloured mask shows: the palette's, or one for whatever is not black."""
+    try:
+        return _without_void(ids_of_colors(colors).astype(np.int64))
+    except ValueError as error:
+        drawn = colors.any(axis=2)
+        if (colors[drawn] == colors[drawn][0]).all():
+            return drawn.astype(np.int64)
+        raise ValueError(
+            f"the mask has several colours, and {error}; save the ids themselves, as a palette PNG"
+        ) from None
+
+
+def _without_void(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """255 is DAVIS's void beside other ids; alone it is somebody's white."""
+    return (ids > 0).astype(np.int64) if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, 0, ids)
 
 
 def load_mask(mask: MaskLike, size: tuple[int, int], *, object_id: int | None = None, name: str | None = None) -> Mask:

@@ -10,18 +10,6 @@ from numpy.typing import NDArray
 
 from sam_uniref.images import RGB, ImageLike, Mask, load_image
 
-# PASCAL VOC's colours, as video benchmarks paint object ids.
-_VOC_BITS = 8
-
-
-def id_color(object_id: int) -> tuple[int, int, int]:
-    """The PASCAL VOC colour (R, G, B) of an object id: 1 is (128, 0, 0), 2 is (0, 128, 0)."""
-    color = [0, 0, 0]
-    for bit in range(_VOC_BITS):
-        for channel in range(3):
-            color[channel] |= ((object_id >> (3 * bit + channel)) & 1) << (7 - bit)
-    return color[0], color[1], color[2]
-
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
     """COCO run-length encoding: ``{"size": [height, width], "counts": str}``, ready for JSON."""

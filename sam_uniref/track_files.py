@@ -18,7 +18,8 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from sam_uniref.images import RGB
-from sam_uniref.segmentation import bounding_box, encode_rle, id_color, overlay_mask
+from sam_uniref.palette import id_color
+from sam_uniref.segmentation import bounding_box, encode_rle, overlay_mask
 from sam_uniref.state import whole_file
 from sam_uniref.tracking import FrameResult
 from sam_uniref.video import Frame

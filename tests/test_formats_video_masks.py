@@ -18,7 +18,7 @@ from reading import id_maps, masks_of, read_split, severities
 
 from sam_uniref.data.formats import FORMATS, named_format
 from sam_uniref.data.formats.files import VOID
-from sam_uniref.segmentation import id_color
+from sam_uniref.palette import id_color
 
 STEMS = [f"{5 * t:05d}" for t in range(4)]
 MAPS = {stem: boxes((4, 2 + 4 * t, 20, 18 + 4 * t), (24, 30, 36, 50)) for t, stem in enumerate(STEMS)}

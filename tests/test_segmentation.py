@@ -18,8 +18,9 @@ from pycocotools import mask as coco
 from tiny import disc, picture
 
 from sam_uniref.images import fit_to_image, load_id_map, load_image, load_mask
+from sam_uniref.palette import id_color
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
-from sam_uniref.segmentation import Segmentation, bounding_box, encode_rle, id_color, overlay_mask
+from sam_uniref.segmentation import Segmentation, bounding_box, encode_rle, overlay_mask
 from sam_uniref.transforms import ImageTransform, content_mask
 
 TRANSFORM = ImageTransform(128, PIXEL_MEAN, PIXEL_STD)
@@ -173,6 +174,28 @@ def test_palette_ids_and_void(tmp_path: Path) -> None:
     for mask in (tmp_path / "ids.png", palette(ids)):
         np.testing.assert_array_equal(load_id_map(mask), IDS)
         np.testing.assert_array_equal(load_mask(mask, (6, 8), object_id=2), IDS == 2)
+
+
+def in_colors(ids: NDArray[np.uint8], *colors: tuple[int, int, int]) -> PILImage.Image:
+    """A colour picture of ids; by default in the colours that video sets show them in."""
+    shown = colors or tuple(id_color(number) for number in range(256))
+    return PILImage.fromarray(np.array(shown, np.uint8)[ids])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_mask_in_the_palettes_colours_has_its_ids(mode: str) -> None:
+    np.testing.assert_array_equal(load_id_map(in_colors(IDS).convert(mode)), IDS)
+    late = np.where(IDS == 2, 2, 0).astype(np.uint8)  # a later mask names the new object alone
+    np.testing.assert_array_equal(load_id_map(in_colors(late).convert(mode)), late)
+    void = np.where(IDS == 0, 255, IDS).astype(np.uint8)
+    np.testing.assert_array_equal(load_id_map(in_colors(void).convert(mode)), IDS)
+
+
+def test_a_mask_in_one_other_colour_is_binary_and_one_in_several_is_refused() -> None:
+    red = in_colors(ONE.astype(np.uint8), (0, 0, 0), (255, 0, 0))
+    np.testing.assert_array_equal(load_id_map(red), ONE)
+    with pytest.raises(ValueError, match="no object's in PASCAL-VOC's palette; save the ids"):
+        load_id_map(in_colors(IDS, (0, 0, 0), (255, 0, 0), (0, 0, 255)))
 
 
 def test_palette_of_0_and_255_is_binary() -> None:

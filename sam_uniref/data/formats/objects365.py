@@ -20,7 +20,7 @@ class Objects365:
     title: ClassVar[str] = "Objects365 v2"
     table: ClassVar[TableKind] = "images"
     homepage: ClassVar[str] = "https://www.objects365.org"
-    licence: ClassVar[str] = "annotations CC BY 4.0; pictures under Flickr's terms of use"
+    licence: ClassVar[str] = "see the homepage: what it allows is disputed"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {}
 
     def splits(self, root: Path) -> tuple[str, ...]:

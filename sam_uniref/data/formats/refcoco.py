@@ -34,7 +34,7 @@ class RefCoco:
     title: ClassVar[str] = "RefCOCO"
     table: ClassVar[TableKind] = "images"
     homepage: ClassVar[str] = "https://github.com/lichengunc/refer"
-    licence: ClassVar[str] = "repository of the annotations Apache-2.0; pictures under Flickr's terms of use"
+    licence: ClassVar[str] = "annotations: none stated; pictures under Flickr's terms of use"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {
         "train": {"images": 16994, "targets": 42404, "sentences": 120624},
         "val": {"images": 1500, "targets": 3811, "sentences": 10834},

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam_uniref.images import RGB
-from sam_uniref.segmentation import id_color
+from sam_uniref.palette import id_color
 from sam_uniref.state import whole_file
 
 
