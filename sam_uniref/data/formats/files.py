@@ -93,7 +93,7 @@ def sound_picture(
         size: ``(height, width)`` that it must have.
     """
     try:
-        found = sound_size(root / relative)
+        found = _stamped_size(root / relative)
     except FileNotFoundError:
         problems.broken("missing picture", relative)
         return None
@@ -106,14 +106,14 @@ def sound_picture(
     return found
 
 
-def sound_size(path: Path) -> tuple[int, int]:
-    """``(height, width)`` of a picture that is whole.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is broken or cut off.
-    """
-    state = path.stat()
+def _stamped_size(path: Path) -> tuple[int, int]:
+    """``(height, width)`` of a picture that is whole."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # such as a name that is too long for the system
+        raise ValueError(f"{path} can't be read ({error})") from error
     return _sound_size(path, state.st_size, state.st_mtime_ns)
 
 
