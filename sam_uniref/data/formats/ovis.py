@@ -55,7 +55,7 @@ class Ovis:
     title: ClassVar[str] = "OVIS"
     table: ClassVar[TableKind] = "videos"
     homepage: ClassVar[str] = "https://songbai.site/ovis"
-    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    licence: ClassVar[str] = "not checked: see the homepage"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {}
 
     def splits(self, root: Path) -> tuple[str, ...]:
