@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_uniref.images import Mask, MaskLike, fit_to_image, load_id_map
+from sam_uniref.images import RGB, Mask, MaskLike, fit_to_image, load_id_map
 from sam_uniref.reference import MaskReference
 from sam_uniref.tracked_object import checked_id, given_mask
 from sam_uniref.tracking import FrameResult, VideoTracker
 from sam_uniref.transforms import Size
-from sam_uniref.video import FrameReader, FrameSource, read_frames
+from sam_uniref.video import Frame, FrameReader, FrameSource, read_frames
 
 logger = logging.getLogger(__name__)
+
+_NO_FRAME = "there is not a single frame to track in"
 
 
 def track_video(
@@ -42,9 +44,7 @@ def track_video(
         joining[0] = masks
     if not (joining or texts or examples):
         raise ValueError("nothing to track: give masks=, texts=, examples= or new_masks=")
-    reader = read_frames(frames)
-    if reader.count == 0:
-        raise ValueError("there is not a single frame to track in")
+    reader = open_frames(frames)
     if reader.count is not None and joining and max(joining) >= reader.count:
         raise ValueError(f"new_masks= names frame {max(joining)}, but there are {reader.count} frames, counted from 0")
     named = {*(texts or ()), *(examples or ())}
@@ -57,6 +57,31 @@ def track_video(
     return _drive(tracker, reader, joining)
 
 
+def open_frames(frames: FrameSource | FrameReader) -> FrameReader:
+    """Frames to track in.
+
+    Raises:
+        ValueError: If there are none for certain.
+    """
+    reader = read_frames(frames)
+    if reader.count == 0:
+        raise ValueError(_NO_FRAME)
+    return reader
+
+
+def pictures_of(frames: FrameReader) -> Iterator[RGB]:
+    """The frames' pictures.
+
+    Raises:
+        ValueError: If there was none.
+    """
+    frame: Frame | None = None
+    for frame in frames:
+        yield frame.picture
+    if frame is None:
+        raise ValueError(_NO_FRAME)
+
+
 def _drive(
     tracker: VideoTracker,
     frames: FrameReader,
@@ -64,16 +89,13 @@ def _drive(
 ) -> Iterator[FrameResult]:
     """A result a frame; masks join in theirs."""
     count = 0
-    for index, frame in enumerate(frames):
-        picture = frame.picture
+    for index, picture in enumerate(pictures_of(frames)):
         if index in joining:
             for object_id, mask in _masks_by_id(joining[index], tracker.checked_size(picture)).items():
                 join = tracker.update if object_id in tracker.object_ids else tracker.add
                 join(object_id, mask=mask)
         yield tracker.step(picture)
         count += 1
-    if count == 0:
-        raise ValueError("there is not a single frame to track in")
     late = sorted(index for index in joining if index >= count)
     if late:
         logger.warning("the video ended after %d frames: the masks of frames %s were not used", count, late)

@@ -279,13 +279,7 @@ class VideoTracker:
 
     def checked_size(self, picture: RGB) -> Size:
         """``(height, width)`` of a frame, which must be that of the frames before it."""
-        size = (picture.shape[0], picture.shape[1])
-        if self._size is not None and size != self._size:
-            raise ValueError(
-                f"frame {self._frame} is {size[1]}x{size[0]}, those before it {self._size[1]}x{self._size[0]} (width x "
-                "height); start a new tracker, or resize the frames"
-            )
-        return size
+        return same_size(picture, self._frame, self._size)
 
     def _threshold(self, object_id: int) -> float:
         """The score below which an object counts as not visible."""
@@ -333,3 +327,18 @@ class VideoTracker:
             return {}
         scaled = torch.stack([self.model.transform.mask(mask) for mask in masks.values()]).to(self.model.device)
         return dict(zip(masks, self.model.encode_frame(features, scaled), strict=True))
+
+
+def same_size(picture: RGB, frame: int, before: Size | None) -> Size:
+    """``(height, width)`` of a frame of this number, which must be that of the frames before it, if there were any.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    size = (picture.shape[0], picture.shape[1])
+    if before is not None and size != before:
+        raise ValueError(
+            f"frame {frame} is {size[1]}x{size[0]}, those before it {before[1]}x{before[0]} (width x height); start a "
+            "new tracker, or resize the frames"
+        )
+    return size
