@@ -23,7 +23,7 @@ from sam_uniref.interfaces import ImageFeatures, TrainablePart
 from sam_uniref.predictor import Predictor
 from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
 from sam_uniref.state import compare_names, file_sha256, without_aliases
-from sam_uniref.transforms import ImageTransform, Size, content_mask
+from sam_uniref.transforms import ImageTransform, Size
 
 logger = logging.getLogger(__name__)
 
@@ -146,18 +146,14 @@ class PluggedSam(Predictor):
         self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
     ) -> ImageFeatures:
         """Encode ``(B, 3, S, S)`` images, normalised and padded, once each."""
-        levels, skips = self.encode_levels(pixels)
-        padding = tuple(
-            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
-            for level, stride in zip(levels, self.sam.strides, strict=True)
-        )
-        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
+        return self.sam.image_features(pixels, input_sizes, original_sizes, self.encode_levels(pixels))
 
-    def encode_levels(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """As `SamHost.encode`; without gradients unless something in SAM's image encoder is trained."""
+    def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, S, S)`` to levels ``(B, C, h, w)``; without gradients unless SAM's encoder has something trained."""
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            return self.sam.encode(pixels)
+            levels, _ = self.sam.encode(pixels)
+        return levels
 
     # ---- What is trained, and what a checkpoint holds ----
 

@@ -5,23 +5,52 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from sam_uniref.images import RGB, Mask, MaskLike, fit_to_image, load_id_map
+from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, fit_to_image, load_id_map
 from sam_uniref.reference import MaskReference
 from sam_uniref.tracked_object import checked_id, given_mask
-from sam_uniref.tracking import FrameResult, VideoTracker
+from sam_uniref.tracking import FrameResult
 from sam_uniref.transforms import Size
-from sam_uniref.video import Frame, FrameReader, FrameSource, read_frames
+from sam_uniref.video import FrameReader, FrameSource, read_frames
 
 logger = logging.getLogger(__name__)
 
-_NO_FRAME = "there is not a single frame to track in"
+
+class Tracker(Protocol):
+    """What can be driven over a video: `sam_uniref.tracking.VideoTracker`, or another with its methods."""
+
+    @property
+    def object_ids(self) -> list[int]:
+        """Ids of the tracked objects."""
+
+    def check_followed(self, object_id: int, named: bool) -> None:
+        """Refuse an object that has a mask in the video only, if it can't be followed by that."""
+
+    def add(
+        self,
+        object_id: int,
+        *,
+        mask: MaskLike | None = None,
+        text: str | None = None,
+        examples: Sequence[MaskReference] | None = None,
+    ) -> None:
+        """Add an object; it is looked for from the next `step` on."""
+
+    def update(self, object_id: int, *, mask: MaskLike | None = None) -> None:
+        """Start a tracked object anew from its mask in the next frame."""
+
+    def checked_size(self, picture: RGB) -> Size:
+        """``(height, width)`` of the next frame, if it may be the next."""
+
+    def step(self, frame: ImageLike) -> FrameResult:
+        """Segment all objects in the next frame."""
 
 
 def track_video(
-    tracker: VideoTracker,
+    tracker: Tracker,
     frames: FrameSource | FrameReader,
     *,
     masks: Mapping[int, MaskLike] | MaskLike | None = None,
@@ -44,7 +73,9 @@ def track_video(
         joining[0] = masks
     if not (joining or texts or examples):
         raise ValueError("nothing to track: give masks=, texts=, examples= or new_masks=")
-    reader = open_frames(frames)
+    reader = read_frames(frames)
+    if reader.count == 0:
+        raise ValueError("there is not a single frame to track in")
     if reader.count is not None and joining and max(joining) >= reader.count:
         raise ValueError(f"new_masks= names frame {max(joining)}, but there are {reader.count} frames, counted from 0")
     named = {*(texts or ()), *(examples or ())}
@@ -57,45 +88,25 @@ def track_video(
     return _drive(tracker, reader, joining)
 
 
-def open_frames(frames: FrameSource | FrameReader) -> FrameReader:
-    """Frames to track in.
-
-    Raises:
-        ValueError: If there are none for certain.
-    """
-    reader = read_frames(frames)
-    if reader.count == 0:
-        raise ValueError(_NO_FRAME)
-    return reader
-
-
-def pictures_of(frames: FrameReader) -> Iterator[RGB]:
-    """The frames' pictures.
-
-    Raises:
-        ValueError: If there was none.
-    """
-    frame: Frame | None = None
-    for frame in frames:
-        yield frame.picture
-    if frame is None:
-        raise ValueError(_NO_FRAME)
-
-
 def _drive(
-    tracker: VideoTracker,
+    tracker: Tracker,
     frames: FrameReader,
     joining: Mapping[int, Mapping[int, MaskLike] | MaskLike],
 ) -> Iterator[FrameResult]:
     """A result a frame; masks join in theirs."""
     count = 0
-    for index, picture in enumerate(pictures_of(frames)):
+    for index, frame in enumerate(frames):
+        picture = frame.picture
         if index in joining:
             for object_id, mask in _masks_by_id(joining[index], tracker.checked_size(picture)).items():
-                join = tracker.update if object_id in tracker.object_ids else tracker.add
-                join(object_id, mask=mask)
+                if object_id in tracker.object_ids:
+                    tracker.update(object_id, mask=mask)
+                else:
+                    tracker.add(object_id, mask=mask)
         yield tracker.step(picture)
         count += 1
+    if count == 0:
+        raise ValueError("there is not a single frame to track in")
     late = sorted(index for index in joining if index >= count)
     if late:
         logger.warning("the video ended after %d frames: the masks of frames %s were not used", count, late)

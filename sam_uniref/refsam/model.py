@@ -30,6 +30,7 @@ from sam_uniref.plugged import PluggedSam
 from sam_uniref.refsam.config import RefSamConfig
 from sam_uniref.refsam.encoder_adapters import EncoderAdapters
 from sam_uniref.refsam.prompts import CrossModalMlp, DenseAttention
+from sam_uniref.refsam.refusal import refuse
 from sam_uniref.refsam.track_token import TrackToken
 from sam_uniref.sam import SamHost
 
@@ -108,13 +109,13 @@ class RefSam(PluggedSam):
 
     # ---- Encoding ----
 
-    def encode_levels(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """``(B, 3, S, S)`` to one level of unit length over its channels ``(B, C, h, w)``, and no finer maps."""
+    def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, S, S)`` to one level of unit length over its channels, ``(B, C, h, w)``."""
         if self.encoder_adapters is None:
-            levels, skips = super().encode_levels(pixels)
+            (level,) = super().encode_levels(pixels)
         else:
-            levels, skips = (self.encoder_adapters(self.sam.image_encoder, pixels),), ()
-        return tuple(F.normalize(level, dim=1) for level in levels), skips
+            level = self.encoder_adapters(self.sam.image_encoder, pixels)
+        return (F.normalize(level, dim=1),)
 
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
         """Encode N sentences: words as keys and values, the sentence as pooled vector.
@@ -126,15 +127,15 @@ class RefSam(PluggedSam):
 
     def encode_mask(self, features: ImageFeatures, masks: Tensor, source_index: Tensor) -> NoReturn:
         """Refused."""
-        _refuse("an annotated image")
+        refuse("an annotated image")
 
     def encode_frame(self, features: ImageFeatures, masks: Tensor) -> NoReturn:
         """Refused."""
-        _refuse("a mask")
+        refuse("a mask")
 
     def frame_reference(self, annotated: ReferenceFeatures) -> NoReturn:
         """Refused."""
-        _refuse("an annotated image")
+        refuse("an annotated image")
 
     # ---- Answering ----
 
@@ -215,12 +216,12 @@ class RefSam(PluggedSam):
             ValueError: If anything else is asked.
         """
         if prompts is not None:
-            _refuse("points, a box or a mask")
+            refuse("points, a box or a mask")
         if decoder not in ("auto", "trained"):
             raise ValueError(f"a RefSam has the one decoder, 'trained' (or 'auto'), got {decoder!r}")
         given = [reference for reference in references if isinstance(reference, ReferenceFeatures)]
         if len(given) < len(references):
-            _refuse("a frame's mask")
+            refuse("a frame's mask")
         if len(given) not in (1, 2):
             raise ValueError(f"a RefSam is asked with a sentence, and in later frames a track token, got {len(given)}")
         return self.answer(features, *given, multimask=multimask).prediction
@@ -256,7 +257,7 @@ class RefSam(PluggedSam):
     def _sentences_of(self, batch: ReferenceBatch) -> ReferenceFeatures:
         """The batch's sentences."""
         if batch.sentences is None:
-            _refuse(f"a batch of {batch.task}")
+            refuse(f"a batch of {batch.task}")
         return self.encode_text(batch.sentences).about(batch.query_index)
 
     def parts(self) -> list[TrainablePart]:
@@ -290,7 +291,7 @@ class RefSam(PluggedSam):
 
         Args:
             frames: As in `Predictor.track`.
-            masks: None; a RefSam has no use for masks.
+            masks: None; a RefSam has no use for masks, and refuses them.
             texts: ``{object id: sentence}``. The objects compete for pixels; see `RefSamTracker`.
             examples: None.
             new_masks: None.
@@ -305,11 +306,8 @@ class RefSam(PluggedSam):
             ValueError: If anything else is given, nothing is asked, a frame changes size, or there is none.
         """
         from sam_uniref.refsam.tracker import RefSamTracker
-        from sam_uniref.track_video import open_frames, pictures_of
+        from sam_uniref.track_video import track_video
 
-        for name, given in (("masks", masks), ("examples", examples), ("new_masks", new_masks)):
-            if given is not None:
-                _refuse(f"{name}=")
         if score_threshold is not None:
             raise ValueError("a RefSam's scores are not trained, so that score_threshold= means nothing; leave it out")
         if frame_references not in ("both", "none"):
@@ -317,16 +315,5 @@ class RefSam(PluggedSam):
                 "a RefSam looks back by its track token alone; frame_references must be 'both', with it, or 'none', "
                 f"without, got {frame_references!r}"
             )
-        tracker = RefSamTracker(self, texts or {}, hand_on=frame_references == "both")
-        return (tracker.step(picture) for picture in pictures_of(open_frames(frames)))
-
-
-def _refuse(what: str) -> NoReturn:
-    """Say what a RefSam can be asked.
-
-    Raises:
-        ValueError: Always.
-    """
-    raise ValueError(
-        f"a RefSam finds what a sentence names, and can't be asked with {what}; give text= or texts= alone"
-    )
+        tracker = RefSamTracker(self, hand_on=frame_references == "both")
+        return track_video(tracker, frames, masks=masks, texts=texts, examples=examples, new_masks=new_masks)
