@@ -157,18 +157,22 @@ class RefSam(PluggedSam):
         """
         index = sentences.image_index
         rows = features.levels[0][index]
-        if self.dense_attention is not None:
-            dense = self.dense_attention(rows, sentences)
-        else:
-            dense = rows + sentences.pooled[0][:, :, None, None]
         tokens, padding = sentences.keys[0], sentences.padding[0]
         if track is not None:
             tokens = torch.cat([tokens, track.keys[0].to(tokens.dtype)], dim=1)
             padding = torch.cat([padding, track.padding[0]], dim=1)
-        logits, scores, states = self.sam.run_decoder(rows, tokens, dense, self.mask_decoder, padding)
+        logits, scores, states = self.sam.run_decoder(
+            rows, tokens, self.dense_prompt(rows, sentences), self.mask_decoder, padding
+        )
         wanted = slice(1, None) if multimask else slice(0, 1)
         prediction = MaskPrediction(logits[:, wanted], scores[:, wanted], index)
         return FrameAnswer(prediction, self._next_track(states[:, 0], track).about(index))
+
+    def dense_prompt(self, features: Tensor, sentences: ReferenceFeatures) -> Tensor:
+        """What is added to each row's image features ``(N, C, h, w)`` in the decoder."""
+        if self.dense_attention is not None:
+            return self.dense_attention(features, sentences)
+        return features + sentences.pooled[0][:, :, None, None]
 
     def _next_track(self, mask_token: Tensor, track: ReferenceFeatures | None) -> ReferenceFeatures:
         """Track tokens from the main mask tokens ``(N, C)`` and the track tokens before them."""
