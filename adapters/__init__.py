@@ -6,7 +6,7 @@ from sam_uniref.adapters.lora import add_lora, has_lora, lora_disabled
 from sam_uniref.adapters.mask_encoder import MaskEncoder
 from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
 from sam_uniref.adapters.resnet import MaskedImageResNet
-from sam_uniref.adapters.text_encoder import TextEncoder
+from sam_uniref.adapters.text_encoder import SentenceEncoder, TextEncoder, load_text_model
 from sam_uniref.adapters.unifusion import UniFusion
 
 __all__ = [
@@ -17,11 +17,13 @@ __all__ = [
     "MaskEncoder",
     "MaskedImageResNet",
     "ReferenceFeatures",
+    "SentenceEncoder",
     "TextEncoder",
     "UniFusion",
     "add_lora",
     "concat",
     "has_lora",
+    "load_text_model",
     "lora_disabled",
     "stack_rows",
 ]

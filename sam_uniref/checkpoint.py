@@ -1,4 +1,4 @@
-"""Saving and loading a SamRef: what was trained, the configuration, and the base SAM by name and hash."""
+"""Saving and loading what is plugged into a SAM: what was trained, the configuration, the base SAM by name and hash."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sam_uniref import packaged
-from sam_uniref.config import SamRefConfig
+from sam_uniref.config import PluggedConfig
 from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
 
 if TYPE_CHECKING:
-    from sam_uniref.samref import SamRef
+    from sam_uniref.plugged import PluggedSam
+
+Plugged = TypeVar("Plugged", bound="PluggedSam")
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ _KNOWN_URLS = {
 }
 
 
-def save_pretrained(model: SamRef, folder: str | Path) -> None:
+def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
     """Write a folder that `load_pretrained` reads; it is whole or not there.
 
     It holds ``config.json``, ``adapters.safetensors`` (what was trained) and ``text_encoder/`` (tokenizer and
@@ -45,7 +47,9 @@ def save_pretrained(model: SamRef, folder: str | Path) -> None:
 
     folder = Path(folder)
     if folder.exists() and not (folder / CONFIG_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} holds something else than a SamRef; give another folder, or empty it first")
+        raise FileExistsError(
+            f"{folder} holds something else than a {type(model).__name__}; give another folder, or empty it first"
+        )
     with whole_folder(folder) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
@@ -60,35 +64,39 @@ def save_pretrained(model: SamRef, folder: str | Path) -> None:
             text_config.save_pretrained(temporary / TEXT_FOLDER)
 
 
-def _base_state(model: SamRef) -> dict:
+def _base_state(model: PluggedSam) -> dict:
     """The frozen SAM's tensors by SAM's own names, also where LoRA has wrapped its layers, at SAM's own image size."""
     state = {name.replace(".base_layer.", "."): t for name, t in model.sam.state_dict().items() if "lora_" not in name}
     return without_aliases(state | model.sam.own_tables)
 
 
 def load_pretrained(
-    folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
-) -> SamRef:
+    model_class: type[Plugged],
+    folder: str | Path,
+    checkpoint: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+) -> Plugged:
     """Load a folder that `save_pretrained` wrote.
 
     Args:
+        model_class: Of the model that is in it.
         folder: That folder; or ``"tiny"``, the packaged model.
         checkpoint: The base SAM's file. By default it is looked for by its name in the folder, beside it, in
             the working folder, in ``$SAM_UNIREF_CHECKPOINTS`` and in the package; its SHA-256 must be the recorded one,
             and one of that name with another SHA-256 is passed over.
-        image_size: Side of the input square in pixels, as in `SamRef.from_sam`; by default that of the saved model.
+        image_size: Side of the input square in pixels, as in `PluggedSam.from_sam`; by default that of the saved model.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
-        ValueError: If a file is broken, does not fit, or the base checkpoint is another one; or the image size is no
-            multiple of the patch size.
+        ValueError: If a file is broken or does not fit, the model is of another class, or the base checkpoint is
+            another one; or the image size is no multiple of the patch size.
     """
-    from sam_uniref.adapters import TextEncoder
+    from sam_uniref.adapters import load_text_model
     from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
-    from sam_uniref.samref import SamRef
 
     folder = packaged.model_folder(folder)
-    config = _read_config(folder)
+    config = _read_config(folder, model_class)
     if image_size is not None:
         config.sam.image_size = image_size
     sam = build_sam(config.sam.size)
@@ -101,14 +109,10 @@ def load_pretrained(
     text = None
     if config.text_encoder.name is not None:
         trained = config.text_encoder.trained
-        text = TextEncoder.from_name(
-            folder / TEXT_FOLDER if trained else packaged.text_encoder(config.text_encoder.name),
-            host.channels,
-            max_length=config.text_encoder.max_length,
-            dropout=config.text_encoder.dropout,
-            random_weights=trained,
-        )
-    model = SamRef(host, text, config)
+        source = folder / TEXT_FOLDER if trained else packaged.text_encoder(config.text_encoder.name)
+        loaded = load_text_model(source, random_weights=trained)
+        text = model_class.wrap_text_model(*loaded, host.channels, config.text_encoder)
+    model = model_class(host, text, config)
     model.load_trained_state_dict(read_tensors(folder / TRAINED_FILE))
     return model
 
@@ -118,18 +122,20 @@ def _buffers(sam: object) -> dict:
     return {name: getattr(sam, name) for name in ("pixel_mean", "pixel_std") if name in sam.state_dict()}  # type: ignore[attr-defined]
 
 
-def _read_config(folder: Path) -> SamRefConfig:
+def _read_config(folder: Path, model_class: type[PluggedSam]) -> PluggedConfig:
     """The folder's configuration."""
-    path = folder / CONFIG_FILE
+    path, name = folder / CONFIG_FILE, model_class.__name__
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no SamRef: there is no {CONFIG_FILE}; save one with save_pretrained")
+        raise FileNotFoundError(f"{folder} holds no {name}: there is no {CONFIG_FILE}; save one with save_pretrained")
     try:
-        return SamRefConfig.from_dict(json.loads(path.read_text()))
+        return model_class.config_class.from_dict(json.loads(path.read_text()))
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no SamRef configuration ({error})") from error
+        raise ValueError(f"{path} is no {name} configuration ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _find_base(folder: Path, config: SamRefConfig, given: str | Path | None) -> Path:
+def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None) -> Path:
     """The base SAM's checkpoint, checked by its hash."""
     # Only the name counts: a configuration from elsewhere must not point out of these folders.
     name = Path(str(config.sam.checkpoint)).name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from sam_uniref.adapters.unifusion import checked_order
 
@@ -40,13 +40,19 @@ class MaskEncoderConfig:
 
 
 @dataclass
-class TextEncoderConfig:
-    """The text encoder."""
+class SentenceConfig:
+    """A text encoder."""
 
     name: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
     max_length: int = field(default=77, metadata={"help": "longest sentence in tokens"})
-    dropout: float = field(default=0.1, metadata={"help": "after the resizer, in training"})
     trained: bool = field(default=False, metadata={"help": "its weights differ from those of its name"})
+
+
+@dataclass
+class TextEncoderConfig(SentenceConfig):
+    """A text encoder and its resizer."""
+
+    dropout: float = field(default=0.1, metadata={"help": "after the resizer, in training"})
 
 
 @dataclass
@@ -71,10 +77,46 @@ class BaseSamConfig:
 
 
 @dataclass
-class SamRefConfig:
-    """Everything a SamRef is built from."""
+class PluggedConfig:
+    """What every model that is plugged into a frozen SAM is built from.
+
+    Attributes:
+        kind: What saved folders and configurations of runs call such a model.
+    """
+
+    kind: ClassVar[str]
 
     sam: BaseSamConfig = field(default_factory=BaseSamConfig)
+    text_encoder: SentenceConfig = field(default_factory=SentenceConfig)
+
+    @classmethod
+    def for_size(cls, size: str) -> Self:
+        """The published widths."""
+        return cls(sam=BaseSamConfig(size=size))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From JSON.
+
+        Raises:
+            ValueError: If it is another kind of model's, or a key is unknown; the nearest known one is named.
+        """
+        kind = values.get("kind", SamRefConfig.kind)  # the first models that were saved do not say
+        if kind != cls.kind:
+            raise ValueError(f"this is a {kind}, not a {cls.kind}; load it as one, or give another folder")
+        return build_dataclass(cls, {key: value for key, value in values.items() if key != "kind"})
+
+
+@dataclass
+class SamRefConfig(PluggedConfig):
+    """Everything a SamRef is built from."""
+
+    kind: ClassVar[str] = "samref"
+
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     mask_encoder: MaskEncoderConfig = field(default_factory=MaskEncoderConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -89,26 +131,13 @@ class SamRefConfig:
             raise ValueError(f"pooling must be one of {POOLING}, got {self.pooling!r}")
 
     @classmethod
-    def for_size(cls, size: str) -> SamRefConfig:
+    def for_size(cls, size: str) -> Self:
         """The published widths for SAM's own sizes; a tenth of them for ``tiny``."""
-        config = cls(sam=BaseSamConfig(size=size))
+        config = super().for_size(size)
         if size == "tiny":
             config.fusion = FusionConfig(heads=4, head_width=32)
             config.mask_encoder = MaskEncoderConfig(width=32)
         return config
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SamRefConfig:
-        """From JSON.
-
-        Raises:
-            ValueError: If a key is unknown; the nearest known one is named.
-        """
-        return build_dataclass(cls, values)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> ValueError:

@@ -168,7 +168,7 @@ class TrainablePart:
     Attributes:
         name: What the table calls it.
         module: The part.
-        lr_group: Which learning rate it follows: ``"base"`` or ``"text"``.
+        lr_group: Which learning rate it follows: ``"base"``, ``"text"``, or one that its kind of model has beside them.
     """
 
     name: str

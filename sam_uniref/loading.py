@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
+    from sam_uniref.plugged import PluggedSam
     from sam_uniref.samref import SamRef
+
+Plugged = TypeVar("Plugged", bound="PluggedSam")
 
 
 def best_device() -> torch.device:
@@ -32,7 +35,20 @@ def named_device(name: str) -> torch.device:
 def load_for_use(
     folder: str | Path, checkpoint: str | Path | None, device: torch.device, image_size: int | None = None
 ) -> SamRef:
-    """A saved model on a device, in evaluation mode, without the loaders' chatter; see `SamRef.from_pretrained`.
+    """A saved SamRef; see `load_class_for_use`."""
+    from sam_uniref.samref import SamRef
+
+    return load_class_for_use(SamRef, folder, checkpoint, device, image_size)
+
+
+def load_class_for_use(
+    model_class: type[Plugged],
+    folder: str | Path,
+    checkpoint: str | Path | None,
+    device: torch.device,
+    image_size: int | None = None,
+) -> Plugged:
+    """A saved model on a device, in evaluation mode, without the loaders' chatter; see `PluggedSam.from_pretrained`.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
@@ -40,8 +56,6 @@ def load_for_use(
     """
     from transformers.utils import logging as transformers_logging
 
-    from sam_uniref.samref import SamRef
-
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    return SamRef.from_pretrained(folder, checkpoint, image_size=image_size).to(device).eval()
+    return model_class.from_pretrained(folder, checkpoint, image_size=image_size).to(device).eval()

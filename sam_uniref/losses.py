@@ -10,23 +10,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # LISA (Lai et al. 2024) and after it the published SAM variant sum in thousands of pixels.
-_DICE_SCALE = 1000.0
-_DICE_EPSILON = 1e-6
+_DICE_UNIT = 1000.0
+_DICE_SMOOTHING = 1e-6
 
 
 def bce_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Binary cross-entropy: mean over each mask's valid pixels, then over masks. All ``(N, S, S)``."""
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * valid
-    return (loss.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)).mean()
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return _mean_of_valid(loss, valid)
 
 
-def dice_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """``1 - (2 |p t| + e) / (|p| + |t| + e)`` over valid pixels, mean over masks. All ``(N, S, S)``."""
-    probabilities = logits.sigmoid() * valid / _DICE_SCALE
+def dice_loss(
+    logits: Tensor, targets: Tensor, valid: Tensor, *, unit: float = _DICE_UNIT, smoothing: float = _DICE_SMOOTHING
+) -> Tensor:
+    """``1 - (2 |p t| + e) / (|p| + |t| + e)`` over valid pixels, mean over masks. All ``(N, S, S)``.
+
+    Args:
+        logits: Of the prediction.
+        targets: Float in {0, 1}.
+        valid: Bool, False in padding.
+        unit: How many pixels the sums count as one.
+        smoothing: The e, in that unit.
+    """
+    probabilities = logits.sigmoid() * valid / unit
     targets = targets * valid
     overlap = 2 * (probabilities * targets).flatten(1).sum(1)
-    total = probabilities.flatten(1).sum(1) + targets.flatten(1).sum(1) / _DICE_SCALE
-    return (1 - (overlap + _DICE_EPSILON) / (total + _DICE_EPSILON)).mean()
+    total = probabilities.flatten(1).sum(1) + targets.flatten(1).sum(1) / unit
+    return (1 - (overlap + smoothing) / (total + smoothing)).mean()
 
 
 def mask_iou(predicted: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -51,8 +61,7 @@ def mask_losses(low_res_logits: Tensor, scores: Tensor, targets: Tensor, valid: 
         Scalars ``bce``, ``dice`` and ``iou`` (the mean squared error of the predicted IoU; inference thresholds
         it, so it is trained. A target that is not there has IoU 0).
     """
-    side = targets.shape[-1]
-    logits = F.interpolate(low_res_logits[:, None].float(), (side, side), mode="bilinear", align_corners=False)[:, 0]
+    logits = enlarge(low_res_logits, targets.shape[-1])
     with torch.no_grad():
         iou = mask_iou(logits > 0, targets, valid)
     return {
@@ -60,3 +69,45 @@ def mask_losses(low_res_logits: Tensor, scores: Tensor, targets: Tensor, valid: 
         "dice": dice_loss(logits, targets, valid),
         "iou": F.mse_loss(scores.float(), iou),
     }
+
+
+def focal_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss (Lin et al. 2017): mean over each mask's valid pixels, then over masks. All ``(N, S, S)``.
+
+    Args:
+        logits: Of the prediction.
+        targets: Float in {0, 1}.
+        valid: Bool, False in padding.
+        alpha: Weight of the foreground; the background has 1 - alpha.
+        gamma: Power of the share by which a pixel is wrong.
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    wrong = (logits.sigmoid() - targets).abs()
+    balance = alpha * targets + (1 - alpha) * (1 - targets)
+    return _mean_of_valid(balance * wrong**gamma * cross_entropy, valid)
+
+
+def dice_focal_losses(low_res_logits: Tensor, targets: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """RefSAM's losses of one predicted mask a row.
+
+    Args:
+        low_res_logits: ``(N, h, w)``.
+        targets: ``(N, S, S)`` float in {0, 1}.
+        valid: ``(N, S, S)`` bool, False in padding.
+
+    Returns:
+        Scalars ``dice``, smoothed by one pixel, and ``focal``; PerSAM-F has the same.
+    """
+    logits = enlarge(low_res_logits, targets.shape[-1])
+    dice = dice_loss(logits, targets, valid, unit=1.0, smoothing=1.0)
+    return {"dice": dice, "focal": focal_loss(logits, targets, valid)}
+
+
+def enlarge(low_res_logits: Tensor, side: int) -> Tensor:
+    """``(N, h, w)`` to float32 ``(N, side, side)``, bilinear."""
+    return F.interpolate(low_res_logits[:, None].float(), (side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over each row's valid pixels, then over rows. Both ``(N, S, S)``."""
+    return ((values * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)).mean()

@@ -7,18 +7,14 @@ mask decoder is trained. SAM's own decoder is kept untouched for prompts without
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_uniref import packaged
 from sam_uniref.adapters import (
     FrameReference,
     FrameReferences,
@@ -30,23 +26,21 @@ from sam_uniref.adapters import (
     has_lora,
     lora_disabled,
 )
-from sam_uniref.config import BaseSamConfig, SamRefConfig
+from sam_uniref.config import SamRefConfig, SentenceConfig, TextEncoderConfig
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
 from sam_uniref.losses import mask_losses
-from sam_uniref.predictor import Predictor
-from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
-from sam_uniref.state import compare_names, file_sha256, without_aliases
-from sam_uniref.transforms import ImageTransform, Size, content_mask
-
-logger = logging.getLogger(__name__)
+from sam_uniref.plugged import PluggedSam
+from sam_uniref.sam import SamHost
+from sam_uniref.transforms import Size
 
 DECODERS = ("auto", "trained", "sam")
 
 
-class SamRef(Predictor):
+class SamRef(PluggedSam):
     """Segment a sentence's, an example's or a first frame's object with a frozen SAM.
 
-    Build one with `from_sam` (a plain SAM with fresh adapters) or `from_pretrained` (trained adapters).
+    Build one with `from_sam` (a plain SAM with fresh adapters, which leave its features as they are until they are
+    trained) or `from_pretrained` (trained adapters).
 
     Args:
         host: The frozen SAM.
@@ -54,12 +48,13 @@ class SamRef(Predictor):
         config: What everything is built from.
     """
 
+    config_class = SamRefConfig
+    trained_names: ClassVar[tuple[str, ...]] = ("mask_decoder.", "fusion.", "mask_encoder.", "text_encoder.resizer.")
+    config: SamRefConfig
+    text_encoder: TextEncoder | None
+
     def __init__(self, host: SamHost, text_encoder: TextEncoder | None, config: SamRefConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.sam = host
-        self.mask_decoder = copy.deepcopy(host.mask_decoder).requires_grad_(True)
-        self.text_encoder = text_encoder
+        super().__init__(host, text_encoder, config)
         self.mask_encoder = MaskEncoder(
             host.channels,
             strides=host.strides,
@@ -75,104 +70,16 @@ class SamRef(Predictor):
             zero_init=fusion.zero_init,
             order=fusion.order,
         )
-        self._freeze_unused()
         self._add_lora()
-        if text_encoder is not None and not config.lora.text_targets:
-            text_encoder.model.requires_grad_(False)
         self.eval()
 
     @classmethod
-    def from_sam(
-        cls,
-        size: str,
-        checkpoint: str | Path | None = None,
-        text_encoder: str | Path | None = None,
-        *,
-        image_size: int | None = None,
-        config: SamRefConfig | None = None,
-        local_files_only: bool = False,
-    ) -> SamRef:
-        """Plug fresh adapters into a SAM. They leave its features as they are until they are trained.
-
-        Args:
-            size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
-            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``), or ``"tiny"`` for the packaged
-                one. Without one the weights are random, with a warning.
-            text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
-                a model without sentences.
-            image_size: Side of the input square in pixels: smaller is faster. Any positive multiple of the patch
-                size, 16 (``"tiny"``: 8); by default SAM's own, 1024 (``"tiny"``: 128). The adapters do not depend on
-                it; SAM's tables of positions are interpolated. Multiples of 224 (``"tiny"``: 64) fill the encoder's
-                attention windows, which others pad.
-            config: Widths and options; ``SamRefConfig.for_size(size)`` by default. ``size``, ``checkpoint``,
-                ``text_encoder`` and ``image_size`` are written into it.
-            local_files_only: Never ask the hub for the text encoder.
-
-        Raises:
-            ValueError: If the size is unknown, the image size is not such a multiple, or the checkpoint is broken or
-                of another size.
-            FileNotFoundError: If the checkpoint or the text encoder is not there.
-        """
-        config = copy.deepcopy(config) if config else SamRefConfig.for_size(size)
-        config.sam = BaseSamConfig(size=size, image_size=image_size)
-        config.text_encoder.name = None if text_encoder is None else str(text_encoder)
-        sam = build_sam(size)
-        check_image_size(sam, image_size)  # before a checkpoint is read, which takes its time
-        if checkpoint is None:
-            logger.warning("SAM %s has random weights: no checkpoint was given", size)
-        else:
-            file = packaged.base_checkpoint(checkpoint)
-            load_sam_checkpoint(sam, file, size)
-            config.sam.checkpoint, config.sam.sha256 = file.name, file_sha256(file)
-        host = SamHost(sam, image_size)
-        text = None
-        if text_encoder is not None:
-            text = TextEncoder.from_name(
-                packaged.text_encoder(text_encoder),
-                host.channels,
-                max_length=config.text_encoder.max_length,
-                dropout=config.text_encoder.dropout,
-                local_files_only=local_files_only,
-            )
-        return cls(host, text, config)
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
-    ) -> SamRef:
-        """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
-
-        See `sam_uniref.checkpoint.load_pretrained`.
-        """
-        from sam_uniref.checkpoint import load_pretrained
-
-        return load_pretrained(folder, checkpoint, image_size=image_size)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""
-        from sam_uniref.checkpoint import save_pretrained
-
-        save_pretrained(self, folder)
-
-    @property
-    def transform(self) -> ImageTransform:  # type: ignore[override]
-        """Into and out of SAM's input square."""
-        return self.sam.transform
+    def wrap_text_model(cls, model: nn.Module, tokenizer: Any, channels: int, config: SentenceConfig) -> TextEncoder:
+        """A language model and its tokenizer with a resizer to the width of the image features."""
+        own = cast(TextEncoderConfig, config)
+        return TextEncoder(model, tokenizer, channels, max_length=own.max_length, dropout=own.dropout)
 
     # ---- Encoding: once an image, once a reference ----
-
-    def encode_pixels(
-        self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
-    ) -> ImageFeatures:
-        """Encode ``(B, 3, S, S)`` images; without gradients unless LoRA sits in the image encoder."""
-        trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
-        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            levels, skips = self.sam.encode(pixels)
-        padding = tuple(
-            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
-            for level, stride in zip(levels, self.sam.strides, strict=True)
-        )
-        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
 
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
         """Encode N sentences.
@@ -315,9 +222,7 @@ class SamRef(Predictor):
     def parts(self) -> list[TrainablePart]:
         """All parts, each parameter in exactly one."""
         parts = [
-            TrainablePart("image encoder", self.sam.image_encoder),
-            TrainablePart("prompt encoder", self.sam.prompt_encoder),
-            TrainablePart("SAM's own mask decoder", self.sam.mask_decoder),
+            *self.frozen_parts(),
             TrainablePart("mask decoder", self.mask_decoder),
             TrainablePart("UniFusion", self.fusion),
             TrainablePart("mask encoder", self.mask_encoder),
@@ -327,48 +232,9 @@ class SamRef(Predictor):
             parts.append(TrainablePart("text encoder", self.text_encoder.model, lr_group="text"))
         return parts
 
-    def train_text_encoder(self, trained: bool) -> None:
-        """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""
-        if self.text_encoder is None:
-            return
-        lora = has_lora(self.text_encoder.model)
-        for name, parameter in self.text_encoder.model.named_parameters():
-            parameter.requires_grad_("lora_" in name if lora else trained)
-        self.config.text_encoder.trained |= trained and not lora
-
-    def train(self, mode: bool = True) -> SamRef:
-        """Training mode for what is trained; frozen encoders stay in evaluation mode, without dropout."""
-        super().train(mode)
-        for part in self.parts():
-            if mode and not any(parameter.requires_grad for parameter in part.module.parameters()):
-                part.module.eval()
-        return self
-
-    def trained_state_dict(self) -> dict[str, Tensor]:
-        """Adapters, mask decoder, LoRA, and the text encoder if it was ever trained."""
-        whole: tuple[str, ...] = ("mask_decoder.", "fusion.", "mask_encoder.", "text_encoder.resizer.")
-        if self.config.text_encoder.trained:
-            whole = (*whole, "text_encoder.model.")
-        state = {k: v for k, v in self.state_dict().items() if k.startswith(whole) or "lora_" in k}
-        return without_aliases(state)
-
-    def load_trained_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load what `trained_state_dict` gave.
-
-        Raises:
-            ValueError: Naming missing, unexpected and misshapen tensors; nothing is loaded then.
-        """
-        compare_names(state_dict, self.trained_state_dict(), "the trained state")
-        self.load_state_dict(dict(state_dict), strict=False)
-
     def without_lora(self) -> AbstractContextManager[None]:
         """Run the image encoder as the frozen SAM's."""
         return lora_disabled(self.sam.image_encoder) if has_lora(self.sam.image_encoder) else nullcontext()
-
-    def _freeze_unused(self) -> None:
-        """Mask tokens 1-3 are never asked for with a reference: their hypernetworks would get no gradient."""
-        for network in self.mask_decoder.output_hypernetworks_mlps[1:]:
-            network.requires_grad_(False)
 
     def _add_lora(self) -> None:
         """LoRA where the configuration names targets."""

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from folders import make_folder
-from runs import ROOT, finetune, losses, stop_after, write_config
-from safetensors.torch import load_file
+from runs import ROOT, assert_same_steps, finetune, losses, stop_after, write_config
 
 from sam_uniref import SamRef
 from sam_uniref.train.settings import load_settings
@@ -31,19 +29,6 @@ def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "trained and frozen parameters" in done.stdout
     return place / "out"
-
-
-def assert_same_steps(got: Path, expected: Path, tolerance: float) -> None:
-    """The same tasks, losses and trained weights."""
-    mine, theirs = losses(got / "log.jsonl"), losses(expected / "log.jsonl")
-    assert [entry[:2] for entry in mine] == [entry[:2] for entry in theirs]
-    np.testing.assert_allclose([e[2] for e in mine], [e[2] for e in theirs], rtol=tolerance)
-    weights, other = (load_file(out / "model" / "adapters.safetensors") for out in (got, expected))
-    assert weights.keys() == other.keys()
-    for name, tensor in weights.items():
-        torch.testing.assert_close(
-            tensor, other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
-        )
 
 
 def test_a_run_leaves_a_model_checkpoints_and_a_log(unbroken: Path) -> None:

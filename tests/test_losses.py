@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sam_uniref.losses import bce_loss, dice_loss, mask_iou, mask_losses
+from sam_uniref.losses import bce_loss, dice_focal_losses, dice_loss, focal_loss, mask_iou, mask_losses
 
 SIDE = 16
 
@@ -102,3 +102,28 @@ def test_half_precision_logits_give_full_precision_losses() -> None:
     logits, targets, valid = case(2)
     losses = mask_losses(logits.bfloat16(), torch.rand(3).bfloat16(), targets, valid)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
+# ---- RefSAM's ----
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_dice_and_focal_are_their_plain_formulas(seed: int) -> None:
+    logits, targets, valid = case(seed)
+    dice, focal = [], []
+    for row in range(len(logits)):
+        x, t = logits[row][valid[row]].double(), targets[row][valid[row]].double()
+        p = x.sigmoid()
+        dice.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+        foreground, background = 0.25 * t * (1 - p) ** 2 * p.log(), 0.75 * (1 - t) * p**2 * (1 - p).log()
+        focal.append(-(foreground + background).mean())
+    got = dice_focal_losses(logits, targets, valid)
+    assert got["dice"].item() == pytest.approx(torch.stack(dice).mean().item(), rel=1e-4)
+    assert got["focal"].item() == pytest.approx(torch.stack(focal).mean().item(), rel=1e-4)
+
+
+def test_padding_counts_in_no_focal_loss() -> None:
+    logits, targets, valid = case(0)
+    other = focal_loss(torch.where(valid, logits, 50.0), torch.where(valid, targets, 1 - targets), valid)
+    torch.testing.assert_close(other, focal_loss(logits, targets, valid))

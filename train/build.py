@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 
-from sam_uniref.config import SamRefConfig, build_dataclass, unknown_key
+from sam_uniref.config import PluggedConfig, build_dataclass, unknown_key
 from sam_uniref.data import SampleSource, open_source
 from sam_uniref.interfaces import ReferenceSegmenter
+from sam_uniref.plugged import PluggedSam
+from sam_uniref.refsam import RefSam
 from sam_uniref.samref import SamRef
 from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
 
+MODELS: dict[str, type[PluggedSam]] = {model.config_class.kind: model for model in (SamRef, RefSam)}
 
-def build_model(settings: RunSettings) -> SamRef:
+
+def build_model(settings: RunSettings) -> PluggedSam:
     """The model of a run, with the stage's parts unfrozen.
 
     Raises:
@@ -22,15 +26,15 @@ def build_model(settings: RunSettings) -> SamRef:
         ValueError: If one of them is broken or does not fit, an option is unknown, or there are
             sentences to train on and no text encoder.
     """
-    model_settings = settings.model
+    model_settings, model_class = settings.model, MODELS[settings.model.kind]
     # Fresh adapters are part of the run: the same seed starts it the same way.
     torch.manual_seed(settings.seed)
     if model_settings.start_from is not None:
-        model = SamRef.from_pretrained(
+        model = model_class.from_pretrained(
             model_settings.start_from, model_settings.checkpoint, image_size=model_settings.image_size
         )
     else:
-        model = SamRef.from_sam(
+        model = model_class.from_sam(
             model_settings.size,
             model_settings.checkpoint,
             model_settings.text_encoder,
@@ -47,20 +51,21 @@ def build_model(settings: RunSettings) -> SamRef:
     return model
 
 
-def model_config(settings: ModelSettings) -> SamRefConfig:
+def model_config(settings: ModelSettings) -> PluggedConfig:
     """The size's configuration with the run's options over it.
 
     Raises:
         ValueError: If an option is unknown (the nearest known one is named), or is a setting of its own.
     """
-    values = asdict(SamRefConfig.for_size(settings.size))
+    config_class = MODELS[settings.kind].config_class
+    values = asdict(config_class.for_size(settings.size))
     for key, value in settings.options.items():
         if key == "sam":
             raise ValueError("model.options.sam does nothing; give model.size, model.checkpoint and model.image_size")
         if key not in values:
             raise unknown_key(f"model.options.{key}", values)
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    return build_dataclass(SamRefConfig, values, "model.options.")
+    return build_dataclass(config_class, values, "model.options.")
 
 
 def build_dataset(name: str, settings: DataSettings) -> SampleSource:
@@ -87,7 +92,7 @@ def build_datasets(settings: RunSettings) -> list[SampleSource]:
 
 def build_optimizer(model: ReferenceSegmenter, settings: OptimiserSettings) -> torch.optim.AdamW:
     """AdamW with one group a learning rate; weight decay on everything that is trained, as published."""
-    rates = {"base": settings.lr, "text": settings.text_lr}
+    rates = settings.rates()
     grouped: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
     for part in model.parts():
         grouped[part.lr_group].extend(p for p in part.module.parameters() if p.requires_grad)

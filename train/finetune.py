@@ -1,4 +1,4 @@
-"""Finetune a SamRef: frozen SAM, trained adapters and mask decoder (UniRef++ section 5).
+"""Finetune a SamRef: frozen SAM, trained adapters and mask decoder (UniRef++ section 5). Or a RefSam, to compare with.
 
     # your own folder, on whatever this machine has; data sets of weight 0 are left out
     accelerate launch train/finetune.py --config configs/folder.yaml data.fss.root=my_pictures \
@@ -10,6 +10,8 @@
     # 2 nodes of 8 GPUs: on each node, with its own rank
     accelerate launch --config_file configs/accelerate/2nodes.yaml --machine_rank 0 --main_process_ip HOST \
         train/finetune.py --config configs/sam_vit_h_image.yaml
+    # RefSAM, by the settings of the same name
+    accelerate launch train/finetune.py --config configs/refsam_vit_h.yaml
     # what a configuration would do, without weights or data
     accelerate launch train/finetune.py --config configs/sam_vit_h_video.yaml --plan
     # go on from the newest whole checkpoint: the same command, with --resume
@@ -35,7 +37,7 @@ from torch.utils.data import DataLoader
 
 from sam_uniref.checkpoint import CONFIG_FILE
 from sam_uniref.data import ReferenceBatch, TrainingBatches
-from sam_uniref.samref import SamRef
+from sam_uniref.plugged import PluggedSam
 from sam_uniref.state import write_json
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, learning_rate_factor
 from sam_uniref.train.checkpoints import CheckpointFolder
@@ -103,7 +105,7 @@ def take_step(
     """
     # Dropout's draws belong to the step and the process, so a resumed run repeats them.
     torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
-    weights = {"bce": settings.loss.bce, "dice": settings.loss.dice, "iou": settings.loss.iou}
+    weights = settings.loss.weights()
     summed: dict[str, torch.Tensor] = {}
     for batch in batches:
         with accelerator.accumulate(model):
@@ -223,7 +225,7 @@ def is_finished(settings: RunSettings) -> bool:
     return validated and (output / "model" / CONFIG_FILE).is_file()
 
 
-def finish(settings: RunSettings, accelerator: Accelerator, bare: SamRef, results: dict[str, float]) -> None:
+def finish(settings: RunSettings, accelerator: Accelerator, bare: PluggedSam, results: dict[str, float]) -> None:
     """Write the model and its validation."""
     if accelerator.is_main_process:
         output = Path(settings.output)

@@ -3,47 +3,53 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from rich.console import Group
 from rich.table import Table
 
 from sam_uniref import packaged
-from sam_uniref.adapters import TextEncoder
+from sam_uniref.adapters import load_text_model
+from sam_uniref.plugged import PluggedSam
 from sam_uniref.sam import SamHost, build_sam
-from sam_uniref.samref import SamRef
-from sam_uniref.train.build import learning_rate_factor, model_config
+from sam_uniref.train.build import MODELS, learning_rate_factor, model_config
 from sam_uniref.train.settings import ModelSettings, RunSettings
 from sam_uniref.train.summary import parameter_table
 
 logger = logging.getLogger(__name__)
 
+LOSS_NAMES = {"bce": "BCE", "dice": "Dice", "iou": "IoU", "focal": "focal"}
+RATE_NAMES = {"text": "text encoder", "mlp": "MLP", "dense": "dense attention", "decoder": "mask decoder"}
 
-def skeleton(settings: RunSettings, origin: ModelSettings) -> SamRef:
+
+def skeleton(settings: RunSettings, origin: ModelSettings) -> PluggedSam:
     """The run's model with shapes and no memory, with the stage's parts unfrozen.
 
     Raises:
         ValueError: If the image size is no multiple of the patch size.
     """
+    model_class = MODELS[origin.kind]
     with torch.device("meta"):
         config = model_config(origin)
         host = SamHost(build_sam(origin.size), settings.model.image_size)
         text = None
         if origin.text_encoder is not None:
             config.text_encoder.name = origin.text_encoder
-            text = _text_skeleton(origin.text_encoder, host.channels)
-        model = SamRef(host, text, config)
+            loaded = _text_skeleton(origin.text_encoder)
+            text = model_class.wrap_text_model(*loaded, host.channels, config.text_encoder)
+        model = model_class(host, text, config)
     model.train_text_encoder(settings.train_text_encoder)
     return model
 
 
-def _text_skeleton(name: str, channels: int) -> TextEncoder:
+def _text_skeleton(name: str) -> tuple[torch.nn.Module, Any]:
     """The text encoder's shapes; those of ``bert-base-uncased`` are transformers' own defaults."""
     import transformers
 
     if name == "bert-base-uncased":
-        return TextEncoder(transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False), None, channels)
-    return TextEncoder.from_name(packaged.text_encoder(name), channels, random_weights=True)
+        return transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False), None
+    return load_text_model(packaged.text_encoder(name), random_weights=True)
 
 
 def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
@@ -59,14 +65,14 @@ def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
     batch = processes * settings.batch_size * settings.accumulate
     trained = "trained" if settings.train_text_encoder else "frozen"
     rows = {
-        "model": f"{settings.model.size}, from {_origin(settings.model)}",
+        "model": f"{settings.model.kind} on {settings.model.size}, from {_origin(settings.model)}",
         "image size": _image_size(settings.model, model),
         "text encoder": _spoken(settings.model, origin, trained),
         "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
-        "learning rates": f"{settings.optimiser.lr:g}, text encoder {settings.optimiser.text_lr:g}",
+        "learning rates": _learning_rates(settings),
         "schedule": _schedule(settings),
-        "losses": f"{settings.loss.bce:g} BCE + {settings.loss.dice:g} Dice + {settings.loss.iou:g} IoU",
+        "losses": " + ".join(f"{weight:g} {LOSS_NAMES[name]}" for name, weight in settings.loss.weights().items()),
         "output": settings.output,
     }
     for name, value in rows.items():
@@ -86,7 +92,15 @@ def _origin(model: ModelSettings) -> str:
     return f"SAM {model.checkpoint}" if model.checkpoint is not None else "random weights"
 
 
-def _image_size(settings: ModelSettings, model: SamRef) -> str:
+def _learning_rates(settings: RunSettings) -> str:
+    """Those of all groups of parameters; the first is that of whatever has none of its own."""
+    return ", ".join(
+        f"{RATE_NAMES[group]} {rate:g}" if group in RATE_NAMES else f"{rate:g}"
+        for group, rate in settings.optimiser.rates().items()
+    )
+
+
+def _image_size(settings: ModelSettings, model: PluggedSam) -> str:
     """The input square; what a saved model has is not known before it is loaded."""
     if settings.start_from is not None and settings.image_size is None:
         return "that of the model it starts from"

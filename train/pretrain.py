@@ -159,7 +159,7 @@ def step_once(
     """
     torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
     losses = model(batch.to(accelerator.device))
-    weights = {**vars(settings.loss), "surroundings": settings.surroundings, "attributes": settings.attributes}
+    weights = {**settings.loss.weights(), "surroundings": settings.surroundings, "attributes": settings.attributes}
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     values = {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
     reduced = accelerator.reduce(torch.stack(list(values.values())), reduction="mean")

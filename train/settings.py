@@ -14,6 +14,7 @@ from yaml import YAMLError
 from sam_uniref.config import unknown_key
 from sam_uniref.data import SourceOptions
 from sam_uniref.state import whole_file
+from sam_uniref.train.kinds import KINDS, take_defaults
 
 T = TypeVar("T")
 
@@ -28,15 +29,16 @@ STAGE_TASKS = {
 class ModelSettings:
     """What is trained."""
 
+    kind: str = field(default="samref", metadata={"help": "samref, or refsam to compare with"})
     size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
     checkpoint: str | None = field(default=None, metadata={"help": "the base SAM's file; none: random weights"})
     image_size: int | None = field(default=None, metadata={"help": "input square's side in pixels; none: SAM's own"})
     text_encoder: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
     start_from: str | None = field(
-        default=None, metadata={"help": "a saved SamRef to go on from, in place of these; at image_size, if given"}
+        default=None, metadata={"help": "a saved model to go on from, in place of these; at image_size, if given"}
     )
-    train_text_encoder: bool | None = field(default=None, metadata={"help": "by default in the image stage only"})
-    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "sections of SamRefConfig"})
+    train_text_encoder: bool | None = field(default=None, metadata={"help": "by default a SamRef's in the image stage"})
+    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "sections of SamRefConfig or RefSamConfig"})
 
 
 @dataclass
@@ -49,25 +51,44 @@ class DataSettings(SourceOptions):
 
 @dataclass
 class LossSettings:
-    """Weights of the losses."""
+    """Weights of the losses; null: as the kind of model has it, see `KINDS`."""
 
-    bce: float = field(default=2.0, metadata={"help": "binary cross-entropy"})
-    dice: float = field(default=0.5, metadata={"help": "Dice"})
-    iou: float = field(default=1.0, metadata={"help": "squared error of the predicted IoU"})
+    bce: float | None = field(default=None, metadata={"help": "binary cross-entropy: a SamRef's"})
+    dice: float | None = field(default=None, metadata={"help": "Dice"})
+    iou: float | None = field(default=None, metadata={"help": "squared error of the predicted IoU: a SamRef's"})
+    focal: float | None = field(default=None, metadata={"help": "focal loss: a RefSam's"})
+
+    def weights(self) -> dict[str, float]:
+        """Of the losses that count, by name."""
+        return {name: weight for name, weight in vars(self).items() if weight is not None}
 
 
 @dataclass
 class OptimiserSettings:
-    """AdamW, its schedule and its clipping."""
+    """AdamW, its schedule and its clipping. Learning rates that are null are as the kind of model has them."""
 
-    lr: float = field(default=2e-4, metadata={"help": "of everything but the text encoder"})
-    text_lr: float = field(default=1e-5, metadata={"help": "of the text encoder"})
+    lr: float | None = field(default=None, metadata={"help": "of everything that has no rate of its own"})
+    text_lr: float | None = field(default=None, metadata={"help": "of the text encoder"})
+    mlp_lr: float | None = field(default=None, metadata={"help": "of a RefSam's cross-modal MLP"})
+    dense_lr: float | None = field(default=None, metadata={"help": "of a RefSam's dense attention"})
+    decoder_lr: float | None = field(default=None, metadata={"help": "of a RefSam's mask decoder"})
     weight_decay: float = field(default=0.05, metadata={"help": "on everything"})
     clip: float = field(default=0.1, metadata={"help": "largest norm of the whole gradient"})
     warmup_steps: int = field(default=200, metadata={"help": "linear from warmup_factor to 1"})
     warmup_factor: float = field(default=1.0, metadata={"help": "1.0: no warm-up"})
     milestones: list[int] = field(default_factory=list, metadata={"help": "steps at which lr falls"})
     gamma: float = field(default=0.1, metadata={"help": "by this factor"})
+
+    def rates(self) -> dict[str, float]:
+        """Learning rates by the name of their group of parameters; ``base`` is that of all others."""
+        given = {
+            "base": self.lr,
+            "text": self.text_lr,
+            "mlp": self.mlp_lr,
+            "dense": self.dense_lr,
+            "decoder": self.decoder_lr,
+        }
+        return {group: rate for group, rate in given.items() if rate is not None}
 
 
 @dataclass
@@ -109,6 +130,7 @@ class RunSettings:
         """
         if self.stage not in STAGE_TASKS:
             raise ValueError(f"stage must be one of {sorted(STAGE_TASKS)}, got {self.stage!r}")
+        self._check_kind()
         for name, dataset in self.data.items():
             if dataset.weight and dataset.task not in STAGE_TASKS[self.stage]:
                 allowed = STAGE_TASKS[self.stage]
@@ -139,6 +161,21 @@ class RunSettings:
         if self.then:
             self.following()
 
+    def _check_kind(self) -> None:
+        """Refuse what the kind of model can't be trained with, and fill in what it is trained with by default."""
+        name = self.model.kind
+        if name not in KINDS:
+            raise ValueError(f"model.kind must be one of {sorted(KINDS)}, got {name!r}")
+        kind = KINDS[name]
+        for data, entry in self.data.items():
+            if entry.weight and entry.task not in kind.tasks:
+                raise ValueError(
+                    f"data.{data}.task must be one of {kind.tasks} for a {name}, got {entry.task!r}; leave it out "
+                    f"with data.{data}.weight=0"
+                )
+        take_defaults(self.loss, kind.losses, "loss", name)
+        take_defaults(self.optimiser, kind.rates, "optimiser", name)
+
     def following(self) -> RunSettings:
         """The settings of the stage in ``then``.
 
@@ -167,9 +204,9 @@ class RunSettings:
 
     @property
     def train_text_encoder(self) -> bool:
-        """As published: trained in the image stage, frozen in the video stage."""
+        """As published: a SamRef's is trained in the image stage and frozen in the video stage, a RefSam's frozen."""
         chosen = self.model.train_text_encoder
-        return self.stage != "video" if chosen is None else chosen
+        return self.stage in KINDS[self.model.kind].text_stages if chosen is None else chosen
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSettings:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sam_uniref.interfaces import Prompts
+from sam_uniref.interfaces import ImageFeatures, Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
 from sam_uniref.sam.resize import resize_sam
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.sam.two_way import two_way
+from sam_uniref.transforms import ImageTransform, Size, content_mask
 
 
 class SamHost(nn.Module):
@@ -46,6 +50,28 @@ class SamHost(nn.Module):
         """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no finer maps."""
         return (self.image_encoder(pixels),), ()
 
+    def image_features(
+        self,
+        pixels: Tensor,
+        input_sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+        levels: tuple[Tensor, ...] | None = None,
+    ) -> ImageFeatures:
+        """As `encode`, with which cells are padding.
+
+        Args:
+            pixels: ``(B, 3, S, S)``, normalised and padded.
+            input_sizes: Per image ``(height, width)`` of its content in the square.
+            original_sizes: Per image ``(height, width)`` of the picture.
+            levels: What something else than `encode` made of the pixels, in place of what it would.
+        """
+        levels, skips = self.encode(pixels) if levels is None else (levels, ())
+        padding = tuple(
+            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
+            for level, stride in zip(levels, self.strides, strict=True)
+        )
+        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
+
     def decode(
         self,
         features: Tensor,
@@ -80,16 +106,40 @@ class SamHost(nn.Module):
         sparse, dense = self.embed_prompts(prompts, len(features))
         if tokens is not None:
             sparse = torch.cat([sparse, tokens.to(sparse.dtype)], dim=1)
+        logits, scores, _ = self.run_decoder(features, sparse, dense, mask_decoder)
+        return logits, scores
+
+    def run_decoder(
+        self, features: Tensor, sparse: Tensor, dense: Tensor, mask_decoder: MaskDecoder, padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode N rows whose prompts are embedded already.
+
+        Args:
+            features: ``(N, C, h, w)``, one map a row.
+            sparse: Prompt tokens ``(N, T, C)``.
+            dense: ``(N, C, h, w)``, added to the features.
+            mask_decoder: As in `decode`.
+            padding: ``(N, T)`` bool, True where a prompt token is there for its row's length only.
+
+        Returns:
+            Low-res logits ``(N, 4, 4h, 4w)`` and predicted IoU ``(N, 4)``, the single mask first; and the mask tokens
+            as they leave the transformer, ``(N, 4, C)``.
+        """
         outputs = torch.cat([mask_decoder.iou_token.weight, mask_decoder.mask_tokens.weight])
         queries = torch.cat([outputs.expand(len(features), -1, -1), sparse], dim=1)
         positions = self.prompt_encoder.get_dense_pe().expand(len(features), -1, -1, -1)
-        states, image = mask_decoder.transformer(features + dense, positions, queries)
+        if padding is None:
+            states, image = mask_decoder.transformer(features + dense, positions, queries)
+        else:
+            unseen = F.pad(padding, (len(outputs), 0))
+            states, image = two_way(mask_decoder.transformer, features + dense, positions, queries, unseen)
         image = image.transpose(1, 2).reshape(features.shape)
         image = mask_decoder.output_upscaling(image)
         # All four tokens, wanted or not: one matrix product of SAM's own shape gives SAM's own bits.
-        kernels = [mlp(states[:, 1 + i]) for i, mlp in enumerate(mask_decoder.output_hypernetworks_mlps)]
+        masks = states[:, 1 : len(outputs)]
+        kernels = [mlp(masks[:, i]) for i, mlp in enumerate(mask_decoder.output_hypernetworks_mlps)]
         logits = (torch.stack(kernels, dim=1) @ image.flatten(2)).unflatten(2, image.shape[-2:])
-        return logits, mask_decoder.iou_prediction_head(states[:, 0])
+        return logits, mask_decoder.iou_prediction_head(states[:, 0]), masks
 
     def embed_prompts(self, prompts: Prompts | None, rows: int) -> tuple[Tensor, Tensor]:
         """Sparse ``(N, T, C)`` and dense ``(N, C, h, w)`` prompt embeddings; the no-mask embedding without a mask."""

