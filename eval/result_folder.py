@@ -1,0 +1,85 @@
+"""A folder of masks by anyone, read as predictions: which files it has is told by the protocol.
+
+Everything is refused with the file's name: one that is missing or no whole picture, a mask of another size than its
+picture, and an id that was not asked about. An empty mask is an answer. Of the video tasks only files of frames that
+are scored must be there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam_uniref.data.formats.files import load_palette_ids
+from sam_uniref.data.prepared import EncodedMask, encode_mask
+from sam_uniref.eval.cases import Case
+from sam_uniref.eval.predictions import Prediction
+from sam_uniref.eval.protocols.base import MaskFile, TaskProtocol
+from sam_uniref.transforms import Size
+
+
+class ResultFolder(Generic[Case]):
+    """Predictions of one task in PNGs.
+
+    Args:
+        folder: Of the files.
+        protocol: Of the task.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If such a folder can't hold what the protocol asks.
+    """
+
+    def __init__(self, folder: Path, protocol: TaskProtocol[Case, object]) -> None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder of predictions {folder}")
+        self._folder, self._protocol = folder, protocol
+
+    def read(self, case: Case) -> Prediction:
+        """The answers of a case.
+
+        Raises:
+            FileNotFoundError: If a file that is needed is not there.
+            ValueError: If a file is broken, of another size, or has an id that was not asked about.
+        """
+        nothing = encode_mask(np.zeros(case.size, bool))
+        masks: dict[str, list[EncodedMask]] = {
+            answer: [nothing] * count for answer, count in self._protocol.answers(case).items()
+        }
+        for file in self._protocol.files(case):
+            path = self._folder / file.path
+            if not file.needed and not path.is_file():
+                continue
+            ids = _read_ids(path, file, case.size)
+            for number, answer in file.answers.items():
+                masks[answer][file.frame] = encode_mask(ids == number)
+        return Prediction(case.size, masks)
+
+
+def _read_ids(path: Path, file: MaskFile, size: Size) -> NDArray[np.uint8]:
+    """The map of ids in a file, ``(H, W)``; of a binary mask 1 is its object."""
+    try:
+        ids = load_palette_ids(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no prediction {path}; an object that is not seen has an empty mask"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if ids.shape != tuple(size):
+        raise ValueError(
+            f"{path} is {ids.shape[1]}x{ids.shape[0]}, its picture is {size[1]}x{size[0]} (width x height); resize "
+            "masks by nearest neighbour"
+        )
+    found = [int(number) for number in np.unique(ids) if number]
+    if file.binary:
+        if len(found) > 1:
+            raise ValueError(f"{path} has the values {found}, expected a mask of 0 and one other value")
+        return (ids > 0).astype(np.uint8)
+    unknown = [number for number in found if number not in file.answers]
+    if unknown:
+        raise ValueError(f"{path} has the ids {unknown}, which the truth lacks; it has {sorted(file.answers)}")
+    return ids
