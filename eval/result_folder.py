@@ -18,6 +18,7 @@ from sam_uniref.data.prepared import EncodedMask, encode_mask
 from sam_uniref.eval.cases import Case
 from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.protocols.base import MaskFile, TaskProtocol
+from sam_uniref.images import load_id_map
 from sam_uniref.transforms import Size
 
 
@@ -59,16 +60,14 @@ class ResultFolder(Generic[Case]):
         return Prediction(case.size, masks)
 
 
-def _read_ids(path: Path, file: MaskFile, size: Size) -> NDArray[np.uint8]:
+def _read_ids(path: Path, file: MaskFile, size: Size) -> NDArray[np.integer]:
     """The map of ids in a file, ``(H, W)``; of a binary mask 1 is its object."""
     try:
-        ids = load_palette_ids(path)
+        ids: NDArray[np.integer] = load_id_map(path) if file.binary else load_palette_ids(path)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no prediction {path}; an object that is not seen has an empty mask"
-        ) from None
+        raise FileNotFoundError(f"there is no prediction {path}; what is not seen has an empty mask") from None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"the prediction {path} can't be read: {error}") from error
     if ids.shape != tuple(size):
         raise ValueError(
             f"{path} is {ids.shape[1]}x{ids.shape[0]}, its picture is {size[1]}x{size[0]} (width x height); resize "
@@ -78,7 +77,7 @@ def _read_ids(path: Path, file: MaskFile, size: Size) -> NDArray[np.uint8]:
     if file.binary:
         if len(found) > 1:
             raise ValueError(f"{path} has the values {found}, expected a mask of 0 and one other value")
-        return (ids > 0).astype(np.uint8)
+        return (ids > 0).astype(np.int64)
     unknown = [number for number in found if number not in file.answers]
     if unknown:
         raise ValueError(f"{path} has the ids {unknown}, which the truth lacks; it has {sorted(file.answers)}")
