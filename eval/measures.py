@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_uniref.eval.bootstrap import bootstrap
+
 Values = NDArray[np.float64]
 
 
@@ -33,7 +35,7 @@ class Metric:
 
     def reported(self) -> dict[str, Any]:
         """Value, ends of the 95 % interval, number of units, and what these are, for JSON."""
-        low, high = interval(self.parts)
+        low, high = interval(self.parts, self.unit)
         return {"value": self.value, "low": low, "high": high, "n": len(self.parts), "unit": self.unit}
 
 
@@ -70,16 +72,15 @@ def mean_of_ratios(parts: Values) -> Values:
     return np.asarray(ratios.mean(axis=-1))
 
 
-def interval(parts: Values) -> tuple[float, float]:
+def interval(parts: Values, unit: str) -> tuple[float, float]:
     """Ends of the 95 % percentile bootstrap interval of `mean_of_ratios` over units.
 
     Args:
         parts: ``(units, 2 * ratios)``.
+        unit: What is resampled.
     """
-    from sam_uniref.eval import bootstrap
-
-    low, high = bootstrap.interval(parts, mean_of_ratios, seed=0)
-    return float(low), float(high)
+    told = bootstrap(parts, mean_of_ratios, unit=unit)
+    return told.low, told.high
 
 
 def reported(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from sam_uniref.data.batch import Task
@@ -56,8 +56,7 @@ class VideoObjects(Tracks):
 
     def ask(self, method: Method, case: Clip) -> Prediction:
         """All objects together."""
-        results = follow_objects(method, case)
-        return encoded(case, self.answers(case), ({str(i): m for i, m in r.masks.items()} for r in results))
+        return prediction_of(case, follow_objects(method, case))
 
     def files(self, case: Clip) -> list[MaskFile]:
         """``<video>/<frame's stem>.png``, a map of ids."""
@@ -70,6 +69,12 @@ def follow_objects(method: Method, case: Clip) -> Iterator[FrameResult]:
     for item in case.objects:
         joining.setdefault(item.first, {})[item.id] = decode_mask(item.masks[item.first])
     return method.track(case.frames(), new_masks=joining)
+
+
+def prediction_of(case: Clip, results: Iterable[FrameResult]) -> Prediction:
+    """What `follow_objects` gave, by the objects' ids."""
+    masks = ({str(i): mask for i, mask in result.masks.items()} for result in results)
+    return encoded(case, [str(item.id) for item in case.objects], masks)
 
 
 def id_maps(case: Clip, folder: str, tracks: list[Track]) -> list[MaskFile]:
