@@ -47,7 +47,16 @@ from sam_uniref.eval.protocols import FRAME_RULES
 from sam_uniref.eval.report import TaskReport, check_place, write_report
 from sam_uniref.eval.result_folder import ResultFolder
 from sam_uniref.eval.results import Results, results_table, write_rows
-from sam_uniref.eval.running import Predictions, StoredPredictions, check_predictions, check_stored, judge, predict
+from sam_uniref.eval.running import (
+    Predictions,
+    StoredPredictions,
+    check_countable,
+    check_predictions,
+    check_stored,
+    judge,
+    predict,
+    write_all_masks,
+)
 from sam_uniref.loading import load_for_use, named_device
 from sam_uniref.state import write_json
 from sam_uniref.tracked_object import FRAME_REFERENCES
@@ -76,6 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where the results go")
     parser.add_argument("--metrics-only", action="store_true", help="score the predictions that are in FOLDER")
     parser.add_argument("--predictions", type=Path, metavar="PNGS", help="score a folder of masks instead of a model")
+    parser.add_argument("--write-masks", type=Path, metavar="PNGS", help="also write the predictions as PNGs")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
     data = parser.add_argument_group("data")
     data.add_argument("--data", default=REFSHAPES, help="refshapes, or a folder that `sam-uniref data prepare` wrote")
@@ -119,6 +129,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """
     tasks = asked_tasks(arguments)
     given = {name for name, value in vars(arguments).items() if value is not None}
+    if arguments.write_masks is not None and (len(tasks) > 1 or arguments.predictions is not None):
+        raise ValueError("--write-masks is of one --task, and of what a model predicts")
     if arguments.predictions is None and not arguments.metrics_only and arguments.model is None:
         raise ValueError("--model is needed; only --metrics-only and --predictions do without")
     if arguments.predictions is not None and (len(tasks) > 1 or arguments.model is not None):
@@ -163,10 +175,18 @@ def run(arguments: argparse.Namespace, state: PartialState) -> None:
     check_arguments(arguments)
     check_place(arguments.out / "report")
     protocols = open_protocols(arguments)
+    for protocol in protocols.values():
+        check_countable(protocol)
+        protocol.source.check_pictures()  # the report shows them, whoever predicted
+        if arguments.write_masks is not None:
+            protocol.files(protocol.source[0])  # refuses what no such folder holds
     if arguments.predictions is not None:
         predictions = _their_predictions(arguments.predictions, protocols, state)
     else:
         predictions = _own_predictions(arguments, protocols, state)
+    for task, protocol in protocols.items():
+        if arguments.write_masks is not None:
+            write_all_masks(arguments.write_masks, protocol, predictions[task], state)
     reports = []
     for task, protocol in protocols.items():
         if protocol.source.scored:
@@ -186,8 +206,6 @@ def _own_predictions(
         made_by: dict[str, Any] = {}
     else:
         device = choose_device(arguments.device, state)
-        for protocol in protocols.values():
-            protocol.source.check_pictures()
         model = load_for_use(arguments.model, arguments.checkpoint, device, arguments.image_size)
         tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
         method: Method = PredictorMethod(model, tracking)

@@ -1,4 +1,4 @@
-"""A folder of masks by anyone, read as predictions: which files it has is told by the protocol.
+"""A folder of masks by anyone as predictions, and predictions as such a folder: its files are told by the protocol.
 
 Everything is refused with the file's name: one that is missing or no whole picture, a mask of another size than its
 picture, and an id that was not asked about. An empty mask is an answer. Of the video tasks only files of frames that
@@ -8,10 +8,11 @@ are scored must be there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PILImage
 
 from sam_uniref.data.formats.files import load_palette_ids
 from sam_uniref.data.prepared import EncodedMask, encode_mask
@@ -19,6 +20,8 @@ from sam_uniref.eval.cases import Case
 from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.protocols.base import MaskFile, TaskProtocol
 from sam_uniref.images import load_id_map
+from sam_uniref.state import whole_file
+from sam_uniref.track_files import save_palette
 from sam_uniref.transforms import Size
 
 
@@ -34,7 +37,7 @@ class ResultFolder(Generic[Case]):
         ValueError: If such a folder can't hold what the protocol asks.
     """
 
-    def __init__(self, folder: Path, protocol: TaskProtocol[Case, object]) -> None:
+    def __init__(self, folder: Path, protocol: TaskProtocol[Case, Any]) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder of predictions {folder}")
         self._folder, self._protocol = folder, protocol
@@ -82,3 +85,22 @@ def _read_ids(path: Path, file: MaskFile, size: Size) -> NDArray[np.integer]:
     if unknown:
         raise ValueError(f"{path} has the ids {unknown}, which the truth lacks; it has {sorted(file.answers)}")
     return ids
+
+
+def write_masks(folder: Path, protocol: TaskProtocol[Case, Any], case: Case, prediction: Prediction) -> None:
+    """Write a case's answers as `ResultFolder` reads them: palette PNGs of ids, binary masks as 0 and 255.
+
+    Raises:
+        ValueError: If such a folder can't hold what the protocol asks, or an id is above 254.
+        OSError: If a file can't be written.
+    """
+    for file in protocol.files(case):
+        ids = np.zeros(case.size, np.int64)
+        for number, answer in sorted(file.answers.items()):
+            ids[prediction.mask(answer, file.frame)] = number
+        path = folder / file.path
+        if not file.binary:
+            save_palette(ids, path)
+            continue
+        with whole_file(path) as temporary:
+            PILImage.fromarray((ids > 0).astype(np.uint8) * 255).save(temporary, format="PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from accelerate import PartialState
@@ -13,6 +14,7 @@ from sam_uniref.eval.cases import Case, Case_contra
 from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictions import Prediction, PredictionStore
 from sam_uniref.eval.protocols import TaskProtocol
+from sam_uniref.eval.result_folder import write_masks
 
 Score = TypeVar("Score")
 
@@ -64,6 +66,19 @@ def predict(method: Method, protocol: TaskProtocol[Case, Any], store: Prediction
         store.append(state.process_index, case.name, prediction)
     state.wait_for_everyone()
     store.refresh()
+
+
+def check_countable(protocol: TaskProtocol[Case, Any]) -> None:
+    """See that a score will come of it, before anything long begins.
+
+    Raises:
+        ValueError: If the true masks are known, but not one would count.
+    """
+    source = protocol.source
+    if source.scored and not any(protocol.counts(source[index]) for index in range(len(source))):
+        raise ValueError(
+            f"{source.title}: nothing of {protocol.task} would count, no case has a true mask where it would"
+        )
 
 
 def check_predictions(protocol: TaskProtocol[Case, Any], predictions: Predictions[Case], state: PartialState) -> None:
@@ -120,6 +135,16 @@ def measure(method: Method, protocol: TaskProtocol[Case, Any], state: PartialSta
     """
     scores = _shared(protocol, lambda case: protocol.judge(case, protocol.ask(method, case)), "scored", state)
     return protocol.summarise(scores)
+
+
+def write_all_masks(
+    folder: Path, protocol: TaskProtocol[Case, Any], predictions: Predictions[Case], state: PartialState
+) -> None:
+    """All predictions as PNGs; the processes share them."""
+    mine = range(state.process_index, len(protocol.source), state.num_processes)
+    for index in _progress(mine, f"{protocol.task} written", state):
+        case = protocol.source[index]
+        write_masks(folder, protocol, case, predictions.read(case))
 
 
 def _shared(

@@ -19,8 +19,9 @@ from tiny import tiny_model
 from sam_uniref.data.batch import TASKS
 from sam_uniref.data.refshapes import RefShapesDataset
 from sam_uniref.eval import exhibits
-from sam_uniref.eval.exhibits import FILM_FRAMES, FRAMES_A_SECOND, STRIP_FRAMES
+from sam_uniref.eval.exhibits import FILM_FRAMES, FRAMES_A_SECOND
 from sam_uniref.eval.gallery import main, write_gallery
+from sam_uniref.eval.painting import STRIP_FRAMES
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.reference import MaskReference
 

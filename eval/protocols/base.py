@@ -80,6 +80,10 @@ class TaskProtocol(ABC, Generic[Case, Score]):
         """
 
     @abstractmethod
+    def counts(self, case: Case) -> bool:
+        """Whether anything of a case is scored."""
+
+    @abstractmethod
     def judge(self, case: Case, prediction: Prediction) -> list[Score]:
         """Scores of one case's answers; what has no true mask is left out.
 

@@ -96,6 +96,10 @@ class FewShot(TaskProtocol[Query, FewShotScore]):
             raise ValueError(f"a folder of masks is of one number of shots, got {list(self.shots)}; say which, --shots")
         return [MaskFile(f"{case.name}.png", 0, {1: str(self.shots[0])}, binary=True)]
 
+    def counts(self, case: Query) -> bool:
+        """Every query does."""
+        return True
+
     def judge(self, case: Query, prediction: Prediction) -> list[FewShotScore]:
         """One score."""
         prediction.check(case.name, case.size, self.answers(case))

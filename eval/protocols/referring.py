@@ -66,6 +66,10 @@ class Referring(TaskProtocol[SpokenImage, SentenceScore]):
             MaskFile(f"{s.name}.png", 0, {1: s.name}, binary=True, needed=s.mask is not None) for s in case.sentences
         ]
 
+    def counts(self, case: SpokenImage) -> bool:
+        """Whether a sentence's mask is known."""
+        return any(sentence.mask is not None for sentence in case.sentences)
+
     def judge(self, case: SpokenImage, prediction: Prediction) -> list[SentenceScore]:
         """A score a sentence whose mask is known."""
         prediction.check(case.name, case.size, self.answers(case))

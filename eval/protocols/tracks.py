@@ -89,6 +89,10 @@ class Tracks(TaskProtocol[Clip, TrackScore]):
         """A mask a frame for each track."""
         return {track.answer: len(case.stems) for track in self.tracks(case)}
 
+    def counts(self, case: Clip) -> bool:
+        """Whether a track has a frame that is scored."""
+        return any(track.frames for track in self.tracks(case))
+
     def judge(self, case: Clip, prediction: Prediction) -> list[TrackScore]:
         """A score a track that counts in a frame."""
         prediction.check(case.name, case.size, self.answers(case))
