@@ -12,6 +12,7 @@ from sam_uniref.eval.cases import NothingToAskError, Source
 from sam_uniref.eval.prepared_cases import PreparedClips, PreparedQueries, PreparedScenes
 from sam_uniref.eval.protocols import FewShot, MergedSentences, Referring, TaskProtocol, VideoObjects, VideoSentences
 from sam_uniref.eval.protocols.few_shot import SHOTS
+from sam_uniref.eval.protocols.tracks import FrameRule
 from sam_uniref.eval.refshapes_protocol import SOURCES
 
 REFSHAPES = "refshapes"
@@ -55,7 +56,7 @@ def _protocol(task: Task, arguments: argparse.Namespace) -> TaskProtocol[Any, An
         return FewShot(source, arguments.shots or SHOTS, arguments.mask_side)
     if task == "vos":
         # Each set by its own rule: DAVIS's evaluation leaves the first and the last frame out.
-        usual = "davis" if str(source.made_of["data"]).startswith("davis2017") else "after-first"
+        usual: FrameRule = "davis" if str(source.made_of["data"]).startswith("davis2017") else "after-first"
         return VideoObjects(source, arguments.frames or usual)
     return MergedSentences(source) if arguments.merge else VideoSentences(source)
 

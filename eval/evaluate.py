@@ -40,7 +40,6 @@ from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.asked_data import REFSHAPES, Protocols, asked_tasks, open_protocols
 from sam_uniref.eval.commands import OneLineParser
 from sam_uniref.eval.measures import reported
-from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
 from sam_uniref.eval.protocols import FRAME_RULES
@@ -203,26 +202,30 @@ def _own_predictions(
 ) -> dict[Task, Predictions[Any]]:
     """Those that are stored, after asking for what is missing."""
     if arguments.metrics_only:
-        made_by: dict[str, Any] = {}
+        stores = _stores(arguments.out, protocols, {}, {})
+        for task, protocol in protocols.items():
+            check_stored(protocol, stores[task])
     else:
         device = choose_device(arguments.device, state)
         model = load_for_use(arguments.model, arguments.checkpoint, device, arguments.image_size)
         tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
-        method: Method = PredictorMethod(model, tracking)
         made_by = {"model": model.fingerprint(), "image_size": model.transform.size}
+        stores = _stores(arguments.out, protocols, made_by, asdict(tracking))
+        for task, protocol in protocols.items():
+            predict(PredictorMethod(model, tracking), protocol, stores[task], state)
+    return {task: StoredPredictions(store) for task, store in stores.items()}
+
+
+def _stores(
+    out: Path, protocols: Protocols, made_by: Mapping[str, Any], tracking: Mapping[str, Any]
+) -> dict[Task, PredictionStore]:
+    """The tasks' stores; one that was made of something else is refused before anything long begins."""
     stores = {}
-    # All of them are looked at before anything long begins.
     for task, protocol in protocols.items():
         settings = {**protocol.source.made_of, **protocol.options, **made_by}
-        if made_by and task in ("vos", "rvos"):
-            settings |= asdict(tracking)
-        stores[task] = PredictionStore(arguments.out / "predictions" / task, settings)
-        if arguments.metrics_only:
-            check_stored(protocol, stores[task])
-    if not arguments.metrics_only:
-        for task, protocol in protocols.items():
-            predict(method, protocol, stores[task], state)
-    return {task: StoredPredictions(store) for task, store in stores.items()}
+        settings |= tracking if task in ("vos", "rvos") else {}
+        stores[task] = PredictionStore(out / "predictions" / task, settings)
+    return stores
 
 
 def _their_predictions(folder: Path, protocols: Protocols, state: PartialState) -> dict[Task, Predictions[Any]]:
