@@ -43,10 +43,8 @@ class VideoSentences(Tracks):
         frames = case.frames()
         sentences = {name: text for item in case.objects for name, text in item.sentences.items()}
         tracks = [method.track(frames, texts={1: text}) for text in sentences.values()]
-        in_step = zip(*tracks, strict=True)
-        masks = (
-            {name: r.masks[1] for name, r in zip(sentences, results, strict=True) if 1 in r.masks}
-            for results in in_step
+        in_step = (zip(sentences, results, strict=True) for results in zip(*tracks, strict=True))
+        masks = ({name: r.masks[1] for name, r in results if 1 in r.masks} for results in in_step)
         )
         return encoded(case, sentences, masks)
 
