@@ -89,10 +89,9 @@ class CasePictures:
         return write_figure(self.folder, name, fitted(picture, _PICTURE_SIDE), alternative, caption)
 
     def _track(self, name: str, case: Clip, prediction: Prediction, score: TrackScore) -> str:
-        answer, item = score.track.answer, score.track.item
-        told = item.sentences.get(answer, "")
-        title = f"{case.name}, object {item.id}" + (f": “{told}”" if told else "")
-        shown = [score.track.frames[place] for place in strip_frames(len(score.track.frames))]
+        item = next(track.item for track in self.protocol.tracks(case) if track.answer == score.answer)
+        title = f"{case.name}, object {item.id}" + (f": “{score.sentence}”" if score.sentence else "")
+        shown = [score.frames[place] for place in strip_frames(len(score.frames))]
         frames = {frame: case.load(frame) for frame in shown}
         truth = {frame: decode_mask(item.masks[frame]) for frame in shown if frame in item.masks}
         nothing = np.zeros(case.size, bool)
@@ -100,7 +99,7 @@ class CasePictures:
             "clip": [frames[frame] for frame in shown],
             "truth": [tinted(frames[frame], truth.get(frame, nothing), TRUTH) for frame in shown],
             f"answer: J&F {score.j_and_f:.3f}": [
-                tinted(frames[frame], prediction.mask(answer, frame), ANSWER) for frame in shown
+                tinted(frames[frame], prediction.mask(score.answer, frame), ANSWER) for frame in shown
             ],
         }
         strips = [

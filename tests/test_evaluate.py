@@ -17,12 +17,10 @@ from tiny import tiny_model
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.refshapes import STYLES, RefShapesDataset, Style
-from sam_uniref.eval.cases import ClipObject
 from sam_uniref.eval.davis import ObjectScores
 from sam_uniref.eval.evaluate import main
 from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
 from sam_uniref.eval.protocols import FewShotScore, TrackScore
-from sam_uniref.eval.protocols.tracks import Track
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.eval.regions import Overlap
 from sam_uniref.eval.results import read_values
@@ -180,8 +178,9 @@ def test_few_shot_means_are_by_image_and_by_class() -> None:
 @pytest.mark.parametrize("task", ["vos", "rvos"])
 def test_tracks_count_alike_whatever_their_length(task: Task) -> None:
     values = ObjectScores(np.array([1.0]), np.array([0.6])), ObjectScores(np.zeros(9), np.full(9, 0.2))
-    track = Track("1", ClipObject(1, 0, {}, {}), (1,))
-    metrics = PROTOCOLS[task](1).summarise([TrackScore(name, track, v) for name, v in zip("ab", values, strict=True)])
+
+    scores = [TrackScore(name, "1", 1, (1,), 0, "", v) for name, v in zip("ab", values, strict=True)]
+    metrics = PROTOCOLS[task](1).summarise(scores)
     expected = {"J&F": 0.45, "J": 0.5, "F": 0.4, "J_recall": 0.5, "F_recall": 0.5, "J_decay": 0, "F_decay": 0}
     assert metrics == pytest.approx(expected)
 

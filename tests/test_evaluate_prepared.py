@@ -148,7 +148,7 @@ def test_merged_sentences_are_two_runs_averaged(clips: Path) -> None:
     protocol = MergedSentences(PreparedClips(clips, "val", "rvos"))
     assert protocol.answers(protocol.source[0]) == {"0/2": 6, "1/2": 6}
     scores = protocol.score(Oracle(protocol), 0)
-    worse = [replace(s, values=replace(s.values, j=0 * s.values.j)) if s.track.run else s for s in scores]
+    worse = [replace(s, values=replace(s.values, j=0 * s.values.j)) if s.run else s for s in scores]
     assert protocol.summarise(worse)["J"] == 0.5
 
 

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_uniref.eval.cases import ClipObject
 from sam_uniref.eval.davis import ObjectScores
 from sam_uniref.eval.measures import Metric, Units, mean_of_ratios
 from sam_uniref.eval.protocols import FewShotScore, SentenceScore, TrackScore
-from sam_uniref.eval.protocols.tracks import Track, over_time
+from sam_uniref.eval.protocols.tracks import over_time
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.eval.regions import Overlap
 
@@ -46,9 +45,9 @@ def test_fss(samples: list[tuple[str, Overlap, Overlap]]) -> None:
 
 
 def track_score(case: str, run: int, j: np.ndarray, f: np.ndarray) -> TrackScore:
-    item = ClipObject(1, 0, {}, {})
+
     size = min(len(j), len(f))
-    return TrackScore(case, Track("1", item, tuple(range(size)), run), ObjectScores(j[:size], f[:size]))
+    return TrackScore(case, "1", 1, tuple(range(size)), run, "", ObjectScores(j[:size], f[:size]))
 
 
 @given(st.lists(st.tuples(names, st.integers(0, 2), values, values), min_size=1, max_size=8))

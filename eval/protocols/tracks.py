@@ -39,12 +39,14 @@ class Track:
         item: The object that is meant.
         frames: Numbers of the frames that are scored, rising.
         run: Several runs are averaged.
+        sentence: That was asked (RVOS).
     """
 
     answer: str
     item: ClipObject
     frames: tuple[int, ...]
     run: int = 0
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,20 @@ class TrackScore:
 
     Attributes:
         case: Name of the video.
-        track: What was scored.
+        answer: What the prediction calls it.
+        object_id: The object that is meant.
+        frames: Numbers of the frames that were scored.
+        run: Several runs are averaged.
+        sentence: That was asked (RVOS).
         values: Of the track's frames.
     """
 
     case: str
-    track: Track
+    answer: str
+    object_id: int
+    frames: tuple[int, ...]
+    run: int
+    sentence: str
     values: ObjectScores
 
     @property
@@ -102,9 +112,9 @@ class Tracks(TaskProtocol[Clip, TrackScore]):
         """J&F, and mean, recall and decay of J and F; several runs are averaged. Videos are the units."""
         at_least_one(scores, self.task)
         videos = Units([score.case for score in scores], "video")
-        runs = sorted({score.track.run for score in scores})
-        of_runs = [summarise([score.values for score in scores if score.track.run == run]) for run in runs]
-        members = [np.array([score.track.run == run for score in scores], np.float64) for run in runs]
+        runs = sorted({score.run for score in scores})
+        of_runs = [summarise([score.values for score in scores if score.run == run]) for run in runs]
+        members = [np.array([score.run == run for score in scores], np.float64) for run in runs]
 
         def metric(value: float, *samples: Values) -> Metric:
             return videos.metric(value, *((values * member, member) for values in samples for member in members))
@@ -122,10 +132,10 @@ class Tracks(TaskProtocol[Clip, TrackScore]):
         rows = [
             {
                 "video": score.case,
-                "answer": score.track.answer,
-                "object": score.track.item.id,
-                "sentence": score.track.item.sentences.get(score.track.answer, ""),
-                "frames": len(score.track.frames),
+                "answer": score.answer,
+                "object": score.object_id,
+                "sentence": score.sentence,
+                "frames": len(score.frames),
                 "J&F": score.j_and_f,
                 "J": float(score.values.j.mean()),
                 "F": float(score.values.f.mean()),
@@ -165,7 +175,15 @@ def judge_tracks(case: Clip, tracks: Sequence[Track], prediction: Prediction) ->
             j[track.answer].append(float(similarity[place]))
             f[track.answer].append(float(accuracy[place]))
     return [
-        TrackScore(case.name, track, ObjectScores(np.array(j[track.answer]), np.array(f[track.answer])))
+        TrackScore(
+            case.name,
+            track.answer,
+            track.item.id,
+            track.frames,
+            track.run,
+            track.sentence,
+            ObjectScores(np.array(j[track.answer]), np.array(f[track.answer])),
+        )
         for track in tracks
     ]
 

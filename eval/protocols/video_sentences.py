@@ -36,7 +36,11 @@ class VideoSentences(Tracks):
 
     def tracks(self, case: Clip) -> list[Track]:
         """A sentence each, by what results call it."""
-        return [Track(name, item, case.annotated) for item in case.objects for name in item.sentences]
+        return [
+            Track(name, item, case.annotated, sentence=text)
+            for item in case.objects
+            for name, text in item.sentences.items()
+        ]
 
     def ask(self, method: Method, case: Clip) -> Prediction:
         """The sentences take turns, a frame of each, so that a frame is loaded once for all of them."""
@@ -45,7 +49,6 @@ class VideoSentences(Tracks):
         tracks = [method.track(frames, texts={1: text}) for text in sentences.values()]
         in_step = (zip(sentences, results, strict=True) for results in zip(*tracks, strict=True))
         masks = ({name: r.masks[1] for name, r in results if 1 in r.masks} for results in in_step)
-        )
         return encoded(case, sentences, masks)
 
     def files(self, case: Clip) -> list[MaskFile]:
@@ -88,9 +91,9 @@ class MergedSentences(Tracks):
     def tracks(self, case: Clip) -> list[Track]:
         """An object a run."""
         return [
-            Track(f"{run}/{item.id}", item, case.annotated, run)
+            Track(f"{run}/{item.id}", item, case.annotated, run, text)
             for item in case.objects
-            for run in range(len(item.sentences))
+            for run, text in enumerate(item.sentences.values())
         ]
 
     def ask(self, method: Method, case: Clip) -> Prediction:
