@@ -11,11 +11,19 @@ import numpy as np
 
 from sam_uniref import page
 from sam_uniref.data.prepared import decode_mask
-from sam_uniref.eval.cases import Clip, Query, SpokenImage
+from sam_uniref.eval.cases import Clip, ClipObject, Query, SpokenImage
 from sam_uniref.eval.figures import write_figure
 from sam_uniref.eval.painting import ANSWER, TRUTH, fitted, side_by_side, singled_out, strip_frames, tinted
 from sam_uniref.eval.predictions import Prediction
-from sam_uniref.eval.protocols import FewShotScore, SentenceScore, TaskProtocol, TrackScore
+from sam_uniref.eval.protocols import (
+    FewShot,
+    FewShotScore,
+    Referring,
+    SentenceScore,
+    TaskProtocol,
+    Tracks,
+    TrackScore,
+)
 from sam_uniref.eval.running import Predictions
 from sam_uniref.images import RGB, Mask
 
@@ -36,20 +44,26 @@ class CasePictures:
     protocol: TaskProtocol[Any, Any]
     predictions: Predictions[Any]
 
-    def article(self, name: str, score: SentenceScore | FewShotScore | TrackScore) -> str:
+    def article(self, name: str, score: Any) -> str:
         """One score's pictures.
 
         Args:
             name: What their files begin with.
             score: One that the protocol gave.
+
+        Raises:
+            TypeError: If nobody knows how to show what the protocol asks.
         """
         case = self.protocol.source[list(self.protocol.source.names).index(score.case)]
         prediction = self.predictions.read(case)
-        if isinstance(score, SentenceScore):
+        if isinstance(self.protocol, Referring):
             return self._sentence(name, case, prediction, score)
-        if isinstance(score, FewShotScore):
+        if isinstance(self.protocol, FewShot):
             return self._query(name, case, prediction, score)
-        return self._track(name, case, prediction, score)
+        if isinstance(self.protocol, Tracks):
+            item = next(track.item for track in self.protocol.tracks(case) if track.answer == score.answer)
+            return self._track(name, case, item, prediction, score)
+        raise TypeError(f"there are no pictures of {type(self.protocol).__name__}")
 
     def _sentence(self, name: str, case: SpokenImage, prediction: Prediction, score: SentenceScore) -> str:
         truth = next(s.mask for s in case.sentences if s.name == score.name)
@@ -88,8 +102,7 @@ class CasePictures:
     def _figure(self, name: str, picture: RGB, alternative: str, caption: str) -> str:
         return write_figure(self.folder, name, fitted(picture, _PICTURE_SIDE), alternative, caption)
 
-    def _track(self, name: str, case: Clip, prediction: Prediction, score: TrackScore) -> str:
-        item = next(track.item for track in self.protocol.tracks(case) if track.answer == score.answer)
+    def _track(self, name: str, case: Clip, item: ClipObject, prediction: Prediction, score: TrackScore) -> str:
         title = f"{case.name}, object {item.id}" + (f": “{score.sentence}”" if score.sentence else "")
         shown = [score.frames[place] for place in strip_frames(len(score.frames))]
         frames = {frame: case.load(frame) for frame in shown}
