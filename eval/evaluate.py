@@ -248,12 +248,12 @@ def _write(arguments: argparse.Namespace, protocols: Protocols, reports: Sequenc
         for name, rows in report.protocol.tables(report.scores).items():
             write_rows(out / f"{name}.csv", rows)
     title = next(iter(protocols.values())).source.title
+    write_json(out / "results.json", results)
     if reports:
         by = arguments.model or arguments.predictions or f"predictions of {out}"
         page = write_report(out / "report", f"{by}, on {title}", reports)
         console.print(results_table(results, title))
         console.print(f"Report: {page}", soft_wrap=True)
-    write_json(out / "results.json", results)
     for task in protocols.keys() - results.keys():
         console.print(f"{title}: its masks are not known here; {task} is predicted in {out}, not scored.")
 
