@@ -70,6 +70,8 @@ _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "frame_references": ("vos", "rvos"),
     "score_threshold": ("vos", "rvos"),
 }
+# To the scores, and not to what is predicted.
+_OF_SCORING = ("episodes", "frames", "mask_side")
 # And to one kind of data.
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
 
@@ -260,13 +262,15 @@ def _write(arguments: argparse.Namespace, protocols: Protocols, reports: Sequenc
 
 def _settings(arguments: argparse.Namespace, protocols: Protocols) -> Mapping[str, Any]:
     """What was evaluated, for people: the command line, and what it stands for."""
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
+    given["cases"] = {task: len(protocol.source) for task, protocol in protocols.items()}
+    if {"vos", "rvos"} & protocols.keys():
+        given["frame_references"] = arguments.frame_references or "both"
     path = arguments.out / "settings.json"
     if arguments.metrics_only and path.is_file():
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return settings
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
-    tracking = {"frame_references": arguments.frame_references or "both"} if {"vos", "rvos"} & protocols.keys() else {}
-    return given | tracking | {"cases": {task: len(protocol.source) for task, protocol in protocols.items()}}
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return before | {name: given[name] for name in ("task", "cases", *_OF_SCORING)}
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
