@@ -13,7 +13,7 @@ import numpy as np
 
 from sam_uniref.data.batch import Task
 from sam_uniref.data.episodes import EpisodeDataset, Supports
-from sam_uniref.data.objects import distinct_pictures
+from sam_uniref.data.objects import Numbers, distinct_pictures
 from sam_uniref.data.prepared import EncodedMask, open_split, read_info
 from sam_uniref.data.prepared.objects import PreparedImages, column_codes, column_values
 from sam_uniref.data.prepared.rows import TableKind
@@ -38,7 +38,7 @@ class PreparedCases(ABC, Generic[Case]):
     """
 
     scored: bool
-    names: list[str]
+    names: Sequence[str]
 
     def __init__(self, folder: str | Path, split: str, download: str | None, table: TableKind) -> None:
         info = read_info(folder)
@@ -89,6 +89,11 @@ class PreparedCases(ABC, Generic[Case]):
         """One of Arrow's columns."""
         return self._rows.data.table[name]
 
+    def _taken(self, name: str, rows: Numbers) -> list[Any]:
+        """A column's values in some rows."""
+        values: list[Any] = self._column(name).take(rows).to_pylist()
+        return values
+
 
 class PreparedScenes(PreparedCases[SpokenImage]):
     """RIS: a picture with all sentences about its objects. A sentence is called ``<target>_<its number>``.
@@ -115,7 +120,8 @@ class PreparedScenes(PreparedCases[SpokenImage]):
         order = np.argsort(pictures, kind="stable")
         starts = np.flatnonzero(np.diff(pictures[order], prepend=-1))
         self._members = np.split(said[order], starts[1:])
-        names = self._column("image").take([int(rows[0]) for rows in self._members if len(rows)]).to_pylist()
+        firsts = np.array([rows[0] for rows in self._members if len(rows)], np.int64)
+        names = self._taken("image", firsts)
         self._take(names, episodes, "no sentence")
         self.scored = bool(pc.any(pc.is_valid(self._column("rle"))).as_py())
 
@@ -168,8 +174,8 @@ class PreparedQueries(PreparedCases[Query]):
         if not (distinct_pictures(self._table.columns, everyone) > shots).any():
             raise NothingToAskError(f"{self.title} has no class with more than {shots} annotated pictures")
         self._episodes = EpisodeDataset(self.title, "fss", self._table, shots=shots, supports=supports)
-        rows = self._table.numbers[self._episodes.queries].tolist()
-        self._take(self._column("target").take(rows).to_pylist(), episodes, "no query")
+        rows = self._table.numbers[self._episodes.queries]
+        self._take(self._taken("target", rows), episodes, "no query")
         self.made_of = {**self.made_of, "supports": supports, "most_shots": shots}
 
     def __getitem__(self, index: int) -> Query:
@@ -229,12 +235,12 @@ class PreparedClips(PreparedCases[Clip]):
         if by_id:
             self._check_ids(video[asked], column_values(pc.struct_field(objects, "id"))[asked])
         self._numbers = np.unique(video[asked])
-        names = self._column("video").take(self._numbers.tolist()).to_pylist()
+        names = self._taken("video", self._numbers)
         self._take(names, episodes, "no object with a mask to begin with" if task == "vos" else "no sentence")
         seen = column_values(pc.list_value_length(pc.struct_field(objects, "frames")))
         self.scored = bool((seen[asked] > 1).any())
 
-    def _check_ids(self, video: np.ndarray, ids: np.ndarray) -> None:
+    def _check_ids(self, video: Numbers, ids: Numbers) -> None:
         """Refuse objects of a video that have no id, or the same."""
         pairs = Counter(zip(video.tolist(), ids.tolist(), strict=True))
         for (number, object_id), count in pairs.items():
@@ -262,7 +268,7 @@ class PreparedClips(PreparedCases[Clip]):
         )
 
     def _pictures(self) -> Sequence[str]:
-        videos = self._column("frames").take(self._numbers[: len(self)].tolist()).to_pylist()
+        videos = self._taken("frames", self._numbers[: len(self)])
         return [path for frames in videos for path in frames]
 
 

@@ -13,7 +13,7 @@ A case is named by its number in five digits, a sentence of a scene by that and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic
 
@@ -43,7 +43,7 @@ class RefShapesCases(ABC, Generic[Case]):
 
     def __init__(self, task: Task, episodes: int, style: Style = "textured", *, shots: int = max(SHOTS)) -> None:
         self.data = RefShapesDataset("refshapes", task, shots=shots, style=style, episodes=episodes)
-        self.names = [f"{index:05d}" for index in range(episodes)]
+        self.names: Sequence[str] = [f"{index:05d}" for index in range(episodes)]
         self.title = f"RefShapes validation, {style}"
         self.made_of: Mapping[str, Any] = {"data": "refshapes", "split": "validation", "style": style}
 

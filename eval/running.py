@@ -77,7 +77,7 @@ def check_countable(protocol: TaskProtocol[Case, Any]) -> None:
     source = protocol.source
     if source.scored and not any(protocol.counts(source[index]) for index in range(len(source))):
         raise ValueError(
-            f"{source.title}: nothing of {protocol.task} would count, no case has a true mask where it would"
+            f"{source.title}: no case has a true mask where {protocol.task} is scored; nothing would count"
         )
 
 

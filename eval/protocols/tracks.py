@@ -129,7 +129,7 @@ class Tracks(TaskProtocol[Clip, TrackScore]):
 
     def tables(self, scores: Sequence[TrackScore]) -> dict[str, list[Row]]:
         """``<task>``: a row a track; ``<task>_videos``: a row a video, the mean of its tracks."""
-        rows = [
+        rows: list[Row] = [
             {
                 "video": score.case,
                 "answer": score.answer,
