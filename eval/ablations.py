@@ -24,6 +24,7 @@ import yaml
 from sam_uniref.config import build_dataclass
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.demo import HEADLINES
+from sam_uniref.eval.results import read_values
 from sam_uniref.state import whole_file, write_json
 
 Values = dict[str, list[float]]
@@ -159,7 +160,7 @@ def _measured(folder: Path, row: Row) -> dict[str, float] | None:
     """The main metric of each of the row's tasks; None if not all were evaluated."""
     results: dict[str, dict[str, float]] = {}
     for file in folder.glob("*/results.json"):
-        results |= json.loads(file.read_text())
+        results |= read_values(file)
     if not results.keys() >= set(row.tasks):
         return None
     return {task: results[task][metric] for task, metric in HEADLINES.items() if task in row.tasks}

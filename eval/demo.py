@@ -22,13 +22,16 @@ from rich.table import Table
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.commands import OneLineParser, say_error
-from sam_uniref.eval.evaluate import Results, evaluate
 from sam_uniref.eval.gallery import check_place, write_gallery
+from sam_uniref.eval.predictor_method import PredictorMethod
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
+from sam_uniref.eval.running import measure
 from sam_uniref.loading import best_device, load_for_use
 from sam_uniref.predictor import Predictor
 from sam_uniref.samref import SamRef
 from sam_uniref.state import write_json
+
+Values = dict[Task, dict[str, float]]
 
 # The one number that stands for a task in the mean over all four.
 HEADLINES: dict[Task, str] = {"ris": "mIoU", "fss": "mIoU_1shot", "vos": "J&F", "rvos": "J&F"}
@@ -50,17 +53,18 @@ def untrained() -> SamRef:
         return SamRef.from_sam("tiny", checkpoint="tiny", text_encoder="tiny").eval()
 
 
-def evaluate_all(model: Predictor, episodes: int, state: PartialState) -> Results:
+def evaluate_all(model: Predictor, episodes: int, state: PartialState) -> Values:
     """Metrics of the four tasks."""
-    return {task: evaluate(model, PROTOCOLS[task](episodes), state) for task in TASKS}
+    method = PredictorMethod(model)
+    return {task: measure(method, PROTOCOLS[task](episodes), state) for task in TASKS}
 
 
-def headline(results: Results) -> float:
+def headline(results: Values) -> float:
     """The mean of the four tasks' main metrics, 0-1."""
     return sum(results[task][metric] for task, metric in HEADLINES.items()) / len(HEADLINES)
 
 
-def comparison(results: Mapping[str, Results]) -> Table:
+def comparison(results: Mapping[str, Values]) -> Table:
     """A row a metric, a column a model, the tasks' main metrics' mean below."""
     table = Table("task", "metric", title="RefShapes validation")
     for label in results:
@@ -84,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = best_device()
     state = PartialState(cpu=device.type == "cpu")
     models = {"before": untrained().to(device), "after": load_for_use(arguments.model, None, device)}
-    results = {}
+    results: dict[str, Values] = {}
     for label, model in models.items():
         sys.stderr.write(f"{label}:\n")
         results[label] = evaluate_all(model, arguments.episodes, state)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
 from sam_uniref import page
 from sam_uniref.data.batch import Sample, Task
 from sam_uniref.data.refshapes import NamedClip, RefShapesDataset, Style
-from sam_uniref.eval.davis import summarise
-from sam_uniref.eval.painting import enlarged, side_by_side, singled_out, tinted, with_ids
-from sam_uniref.eval.refshapes_protocol import PROTOCOLS, SHOTS, VideoObjects, track_scores
+from sam_uniref.eval.figures import write_figure
+from sam_uniref.eval.painting import ANSWER, TRUTH, enlarged, side_by_side, singled_out, strip_frames, tinted, with_ids
+from sam_uniref.eval.protocols.few_shot import SHOTS
+from sam_uniref.eval.protocols.tracks import encoded
+from sam_uniref.eval.protocols.video_objects import follow_objects, prediction_of
+from sam_uniref.eval.refshapes_protocol import PROTOCOLS, SOURCES, clip_case
 from sam_uniref.eval.regions import overlap
 from sam_uniref.images import RGB, Mask
 from sam_uniref.predictor import Predictor
@@ -23,11 +24,8 @@ from sam_uniref.reference import MaskReference
 from sam_uniref.tracking import FrameResult
 from sam_uniref.video_writing import write_video
 
-PICTURES, FILM = "pictures", "tracking.mp4"
+FILM = "tracking.mp4"
 FILM_FRAMES, FRAMES_A_SECOND = 48, 8
-STRIP_FRAMES = 6
-
-_TRUTH, _ANSWER = (0, 150, 70), (240, 70, 0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Exhibits:
 
     def _episodes(self, task: Task) -> Iterator[tuple[str, int, RefShapesDataset]]:
         """What the pictures of an episode are called, its index, and its data set."""
-        data = PROTOCOLS[task](self.count, self.style).data
+        data = SOURCES[task](task, self.count, self.style).data
         for index in tqdm(range(self.count), desc=f"gallery {task}", unit="episode", mininterval=1.0):
             yield f"{task}-{index + 1}", index, data
 
@@ -104,7 +102,7 @@ class Exhibits:
             supports = [
                 self._figure(
                     f"{name}-example-{k}",
-                    singled_out(support.image, support.mask, _TRUTH),
+                    singled_out(support.image, support.mask, TRUTH),
                     f"A scene with the {shape} marked",
                     f"example {k}",
                 )
@@ -120,13 +118,11 @@ class Exhibits:
         """Figures of a scene, its true mask, and each model's with its IoU."""
         figures = [
             self._figure(f"{name}-scene", sample.image, f"The scene of {asked}", "scene"),
-            self._figure(
-                f"{name}-truth", tinted(sample.image, sample.mask, _TRUTH), f"The true mask: {asked}", "truth"
-            ),
+            self._figure(f"{name}-truth", tinted(sample.image, sample.mask, TRUTH), f"The true mask: {asked}", "truth"),
         ]
         for number, (label, mask) in enumerate(masks.items(), start=1):
             caption = f"{label}: IoU {overlap(mask, sample.mask).iou():.3f}"
-            painted = tinted(sample.image, mask, _ANSWER)
+            painted = tinted(sample.image, mask, ANSWER)
             figures.append(self._figure(f"{name}-answer-{number}", painted, f"{label}, asked for {asked}", caption))
         return figures
 
@@ -147,12 +143,12 @@ class Exhibits:
             clip = data.clip(index)
             object_id, sentences = next(iter(clip.sentences.items()))
             masks = clip.ids == object_id
-            truth = [tinted(*frame, _TRUTH) for frame in zip(clip.frames, masks, strict=True)]
+            truth = [tinted(*frame, TRUTH) for frame in zip(clip.frames, masks, strict=True)]
             tracks = {}
             for label, model in self.models.items():
                 results = list(model.track(list(clip.frames), texts={object_id: sentences[0]}))
-                score = summarise([track_scores(results, masks, object_id)]).j_and_f
-                painted = [tinted(clip.frames[r.index], r.masks[object_id], _ANSWER) for r in results]
+                score = _sentence_score(clip, object_id, results)
+                painted = [tinted(clip.frames[r.index], r.masks[object_id], ANSWER) for r in results]
                 tracks[f"{label}: J&F {score:.3f}"] = painted
             yield self._tracked(name, f"“{sentences[0]}”", clip, truth, tracks)
 
@@ -187,17 +183,22 @@ class Exhibits:
 
     def _figure(self, name: str, picture: RGB, alternative: str, caption: str, *, wide: bool = False) -> str:
         """Write a picture, enlarged, and return its figure."""
-        source = f"{PICTURES}/{name}.png"
-        PILImage.fromarray(enlarged(picture, 2 if wide else 3)).save(self.folder / source)
-        return page.figure(source, alternative, caption, wide=wide)
+        return write_figure(self.folder, name, enlarged(picture, 2 if wide else 3), alternative, caption, wide=wide)
 
 
 def track_objects(model: Predictor, clip: NamedClip) -> tuple[list[FrameResult], float]:
     """A result a frame of all objects tracked as the evaluation does, and their J&F, 0-1."""
-    results, scores = VideoObjects(1).track(model, clip)
-    return results, summarise(scores).j_and_f
+    case, protocol = clip_case("clip", clip), PROTOCOLS["vos"](1)
+    results = list(follow_objects(model, case))
+    scores = protocol.judge(case, prediction_of(case, results))
+    return results, protocol.summarise(scores)["J&F"]
 
 
-def strip_frames(frames: int) -> list[int]:
-    """Which frames of a clip are shown: from the first to the last, evenly."""
-    return np.linspace(0, frames - 1, min(frames, STRIP_FRAMES)).round().astype(int).tolist()
+def _sentence_score(clip: NamedClip, object_id: int, results: Sequence[FrameResult]) -> float:
+    """J&F, 0-1, of what was tracked by the first sentence about an object."""
+    case, protocol = clip_case("clip", clip), PROTOCOLS["rvos"](1)
+    item = next(item for item in case.objects if item.id == object_id)
+    answer = next(iter(item.sentences))
+    case = replace(case, objects=(replace(item, sentences={answer: item.sentences[answer]}),))
+    masks = ({answer: result.masks[object_id]} for result in results)
+    return protocol.summarise(protocol.judge(case, encoded(case, [answer], masks)))["J&F"]

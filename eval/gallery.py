@@ -18,7 +18,8 @@ from pathlib import Path
 from sam_uniref import page
 from sam_uniref.data.refshapes import STYLES, Style
 from sam_uniref.eval.commands import OneLineParser, say_error
-from sam_uniref.eval.exhibits import PICTURES, Exhibits
+from sam_uniref.eval.exhibits import Exhibits
+from sam_uniref.eval.figures import PICTURES
 from sam_uniref.loading import best_device, load_for_use, named_device
 from sam_uniref.predictor import Predictor
 from sam_uniref.state import whole_folder

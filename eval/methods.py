@@ -14,7 +14,8 @@ from sam_uniref.tracking import FrameResult
 class Method(Protocol):
     """Segments what a reference points at. `Predictor` is one; so is every baseline in `sam_uniref.eval.baselines`.
 
-    A method is deterministic: the same question has the same answer, whatever was asked before.
+    A method is deterministic: the same question has the same answer, whatever was asked before. Several tracks may take
+    turns, a frame of each.
     """
 
     def encode_image(self, images: RGB) -> Any:

@@ -15,6 +15,11 @@ from sam_uniref.images import RGB, Mask
 from sam_uniref.palette import id_color
 from sam_uniref.segmentation import overlay_mask
 
+TRUTH, ANSWER = (0, 150, 70), (240, 70, 0)
+"""Colours (R, G, B) of a true mask, and of one that was answered."""
+
+STRIP_FRAMES = 6
+
 _TINT = 0.65
 _GAP, _GREY = 2, 128
 
@@ -54,3 +59,15 @@ def enlarged(picture: RGB, times: int) -> RGB:
     """A picture so many times as high and wide."""
     size = (times * picture.shape[1], times * picture.shape[0])
     return np.asarray(PILImage.fromarray(picture).resize(size, PILImage.Resampling.BICUBIC))
+
+
+def fitted(picture: RGB, side: int) -> RGB:
+    """A picture whose longer side has so many pixels."""
+    factor = side / max(picture.shape[:2])
+    size = (max(1, round(factor * picture.shape[1])), max(1, round(factor * picture.shape[0])))
+    return np.asarray(PILImage.fromarray(picture).resize(size, PILImage.Resampling.BICUBIC))
+
+
+def strip_frames(frames: int) -> list[int]:
+    """Which frames of a clip are shown: from the first to the last, evenly."""
+    return np.linspace(0, frames - 1, min(frames, STRIP_FRAMES)).round().astype(int).tolist()

@@ -1,7 +1,7 @@
 """A page of pictures as plain HTML: no script, nothing from elsewhere, light or dark as its reader has it.
 
-Arguments called ``*_html`` are put in as they stand, and come from functions of this module. All others are text,
-and are escaped here.
+Arguments called ``*_html`` are put in as they stand, and come from functions that escape what they are given, as
+those here do. All others are text, and are escaped here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ figure { margin: 0; }
 figure.wide { margin-bottom: .75rem; }
 img, video { display: block; width: 100%; height: auto; border-radius: 3px; }
 figcaption { font-size: .875rem; }
+svg { display: block; width: 100%; max-width: 40rem; height: auto; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .15rem .75rem .15rem 0; text-align: left; font-variant-numeric: tabular-nums; }
+th { border-bottom: 1px solid #8886; }
 .thirds { display: grid; grid-template-columns: repeat(3, 1fr); }
 """
 
@@ -73,6 +77,18 @@ def listing(entries: Iterable[str]) -> str:
     """A list, an entry a line; nothing where there are none."""
     items = "".join(f"<li>{escape(entry)}</li>\n" for entry in entries)
     return f"<ul>\n{items}</ul>\n" if items else ""
+
+
+def drawing(svg_html: str, caption: str) -> str:
+    """An inline SVG diagram with its caption."""
+    return f'<figure class="wide">{svg_html}<figcaption>{escape(caption)}</figcaption></figure>\n'
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table, a list of cells a row."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>\n" for cells in rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}</tbody>\n</table>\n"
 
 
 def section(title: str, text: str, content_html: Iterable[str]) -> str:

@@ -19,8 +19,11 @@ from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.refshapes import STYLES, RefShapesDataset, Style
 from sam_uniref.eval.davis import ObjectScores
 from sam_uniref.eval.evaluate import main
-from sam_uniref.eval.refshapes_protocol import PROTOCOLS, FewShotScore, TrackingOptions
+from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
+from sam_uniref.eval.protocols import FewShotScore, TrackScore
+from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.eval.regions import Overlap
+from sam_uniref.eval.results import read_values
 from sam_uniref.tracked_object import FRAME_REFERENCES
 
 EPISODES = 4
@@ -31,9 +34,10 @@ HEADLINES = {"ris": ("oIoU", "mIoU"), "fss": ("mIoU_1shot", "mIoU_5shot"), "vos"
 def measure(
     model: KnowingModel, task: Task, style: Style = "textured", tracking: TrackingOptions | None = None
 ) -> dict[str, float]:
-    """All metrics of a few episodes."""
-    protocol = PROTOCOLS[task](EPISODES, style, tracking)
-    return protocol.summarise([score for i in range(EPISODES) for score in protocol.score(model, i)])
+    """All metrics of a few episodes but decay, which is right at 0."""
+    protocol, method = PROTOCOLS[task](EPISODES, style), PredictorMethod(model, tracking)
+    metrics = protocol.summarise([score for i in range(EPISODES) for score in protocol.score(method, i)])
+    return {name: value for name, value in metrics.items() if not name.endswith("_decay")}
 
 
 @pytest.fixture(scope="module", params=STYLES)
@@ -103,7 +107,7 @@ def test_a_clip_is_encoded_once_for_all_its_sentences(truth: Truth, style: Style
     clip = RefShapesDataset("", "rvos", style=style).clip(0)
     sentences = [sentence for said in clip.sentences.values() for sentence in said]
     model = KnowingModel(truth)
-    assert len(PROTOCOLS["rvos"](EPISODES, style).score(model, 0)) == len(sentences) > 2
+    assert len(PROTOCOLS["rvos"](EPISODES, style).score(PredictorMethod(model), 0)) == len(sentences) > 2
     assert model.encoded_images == len(clip.frames)
     by_sentence = [[a for a in model.asked if a.sentence == sentence] for sentence in sentences]
     assert all(len(asked) == len(clip.frames) for asked in by_sentence)
@@ -122,7 +126,7 @@ def test_video_tasks_ask_by_the_chosen_frames(task: Task, choice: str, truth: Tr
     numbers = {frame.tobytes(): number for number, frame in enumerate(clip.frames)}
     assert len(numbers) == len(clip.frames)
     model = KnowingModel(truth)
-    PROTOCOLS[task](EPISODES, style, TrackingOptions(choice)).score(model, 0)
+    PROTOCOLS[task](EPISODES, style).score(PredictorMethod(model, TrackingOptions(choice)), 0)
     asked = [(numbers[a.image.tobytes()], [numbers[i.tobytes()] for i, _ in a.examples]) for a in model.asked]
     assert all(frame < now for now, frames in asked for frame in frames)
     assert max(len(frames) for _, frames in asked) == {"both": 2, "first": 1, "previous": 1, "none": 0}[choice]
@@ -153,14 +157,14 @@ def test_one_and_five_shots_ask_about_the_same_query(truth: Truth, style: Style)
 
 def test_few_shot_classes_are_the_unseen_shapes(truth: Truth, style: Style) -> None:
     protocol = PROTOCOLS["fss"](EPISODES, style)
-    shapes = [score.shape for i in range(EPISODES) for score in protocol.score(KnowingModel(truth), i)]
-    names = [protocol.data.episode(i).name for i in range(EPISODES)]
+    shapes = [score.category for i in range(EPISODES) for score in protocol.score(KnowingModel(truth), i)]
+    names = [protocol.source.data.episode(i).name for i in range(EPISODES)]
     assert [name.endswith(shape) for name, shape in zip(names, shapes, strict=True)] == [True] * EPISODES
 
 
 def test_few_shot_means_are_by_image_and_by_class() -> None:
     def score(shape: str, one: Overlap, five: Overlap) -> FewShotScore:
-        return FewShotScore(shape, {1: one, 5: five})
+        return FewShotScore("", shape, {1: one, 5: five})
 
     half, tenth, whole = Overlap(5, 10, 100), Overlap(8, 80, 100), Overlap(30, 30, 100)
     scores = [score("house", half, whole), score("house", tenth, whole), score("bolt", whole, whole)]
@@ -173,9 +177,11 @@ def test_few_shot_means_are_by_image_and_by_class() -> None:
 
 @pytest.mark.parametrize("task", ["vos", "rvos"])
 def test_tracks_count_alike_whatever_their_length(task: Task) -> None:
-    short, long = ObjectScores(np.array([1.0]), np.array([0.6])), ObjectScores(np.zeros(9), np.full(9, 0.2))
-    metrics = PROTOCOLS[task](1).summarise([short, long])
-    expected = {"J&F": 0.45, "J": 0.5, "F": 0.4, "J_recall": 0.5, "F_recall": 0.5}
+    values = ObjectScores(np.array([1.0]), np.array([0.6])), ObjectScores(np.zeros(9), np.full(9, 0.2))
+
+    scores = [TrackScore(name, "1", 1, (1,), 0, "", v) for name, v in zip("ab", values, strict=True)]
+    metrics = PROTOCOLS[task](1).summarise(scores)
+    expected = {"J&F": 0.45, "J": 0.5, "F": 0.4, "J_recall": 0.5, "F_recall": 0.5, "J_decay": 0, "F_decay": 0}
     assert metrics == pytest.approx(expected)
 
 
@@ -192,17 +198,20 @@ def results(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """What the script writes for all tasks, three episodes each."""
     out = tmp_path_factory.mktemp("results") / "new" / "folder"
     assert main(["--model", str(folder), "--task", "all", "--out", str(out), "--episodes", "3"]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["results.json", "settings.json"]
+    tables = ["fss.csv", "ris.csv", "rvos.csv", "rvos_videos.csv", "vos.csv", "vos_videos.csv"]
+    others = ["predictions", "report", "results.json", "settings.json"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(tables + others)
     settings = json.loads((out / "settings.json").read_text())
     assert (settings["episodes"], settings["frame_references"], settings["score_threshold"]) == (3, "both", None)
-    return json.loads((out / "results.json").read_text())
+    return read_values(out / "results.json")
 
 
 def test_results_of_all_tasks(results: dict[str, dict[str, float]]) -> None:
     assert list(results) == list(TASKS)
     for task, metrics in results.items():
         assert set(HEADLINES[task]) <= metrics.keys()
-        assert all(0 <= value <= 1 for value in metrics.values())
+        assert all(-1 <= value <= 1 for value in metrics.values())
+        assert all(value >= 0 for name, value in metrics.items() if not name.endswith("_decay"))
         assert any(0 < value < 1 for value in metrics.values())
 
 
@@ -212,7 +221,7 @@ def test_two_tasks_alone_give_the_same_and_a_table(
     """Nothing depends on what was asked before."""
     (tmp_path / "results.json").write_text("{}")
     assert main(["--model", str(folder), "--task", "vos", "ris", "--out", str(tmp_path), "--episodes", "3"]) == 0
-    assert json.loads((tmp_path / "results.json").read_text()) == {task: results[task] for task in ("ris", "vos")}
+    assert read_values(tmp_path / "results.json") == {task: results[task] for task in ("ris", "vos")}
     shown = capsys.readouterr()
     assert f"{results['vos']['J&F']:.4f}" in shown.out
     assert "3/3" in shown.err, "the progress bar"
@@ -223,17 +232,18 @@ def test_the_plain_style_is_another_data_set(
 ) -> None:
     options = ["--task", "ris", "--out", str(tmp_path), "--episodes", "3", "--style", "plain", "--device", "cpu"]
     assert main(["--model", str(folder), *options]) == 0
-    assert json.loads((tmp_path / "results.json").read_text())["ris"] != results["ris"]
+    assert read_values(tmp_path / "results.json")["ris"] != results["ris"]
 
 
 def test_frame_references_and_threshold_are_followed_and_recorded(folder: Path, tmp_path: Path) -> None:
     def measured(task: str, choice: str, threshold: float = -999.0) -> dict[str, float]:
         """By default whatever the score, as the untrained model's means nothing."""
         options = ["--frame-references", choice, "--score-threshold", str(threshold), "--episodes", "1"]
-        assert main(["--model", str(folder), "--task", task, "--out", str(tmp_path), *options]) == 0
-        settings = json.loads((tmp_path / "settings.json").read_text())
+        out = tmp_path / f"{task}_{choice}_{threshold}"
+        assert main(["--model", str(folder), "--task", task, "--out", str(out), *options]) == 0
+        settings = json.loads((out / "settings.json").read_text())
         assert (settings["frame_references"], settings["score_threshold"]) == (choice, threshold)
-        return json.loads((tmp_path / "results.json").read_text())[task]
+        return read_values(out / "results.json")[task]
 
     assert measured("rvos", "both") != measured("rvos", "none")
     tracked = [measured("vos", choice) for choice in ("both", "first", "previous")]
@@ -242,15 +252,13 @@ def test_frame_references_and_threshold_are_followed_and_recorded(folder: Path, 
 
 
 def test_a_model_is_evaluated_at_another_image_size(folder: Path, tmp_path: Path) -> None:
-    def measured(*options: str) -> dict[str, float]:
-        asked = ["--model", str(folder), "--task", "ris", "--out", str(tmp_path), "--episodes", "1", *options]
+    def measured(out: Path, *options: str) -> dict[str, float]:
+        asked = ["--model", str(folder), "--task", "ris", "--out", str(out), "--episodes", "1", *options]
         assert main(asked) == 0
-        return json.loads((tmp_path / "results.json").read_text())["ris"]
+        assert json.loads((out / "settings.json").read_text())["image_size"] == (64 if options else None)
+        return read_values(out / "results.json")["ris"]
 
-    own = measured()
-    assert json.loads((tmp_path / "settings.json").read_text())["image_size"] is None
-    assert measured("--image-size", "64") != own
-    assert json.loads((tmp_path / "settings.json").read_text())["image_size"] == 64
+    assert measured(tmp_path / "own") != measured(tmp_path / "small", "--image-size", "64")
 
 
 def test_two_processes_give_the_numbers_of_one(
@@ -270,7 +278,7 @@ def test_two_processes_give_the_numbers_of_one(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("RefShapes validation") == 1
-    got = json.loads((tmp_path / "results.json").read_text())
+    got = read_values(tmp_path / "results.json")
     assert list(got) == list(results)
     for task, metrics in results.items():
         assert got[task] == pytest.approx(metrics, abs=1e-6)
@@ -296,8 +304,18 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", m, "--out", p / "o", "--image-size", "100"], "multiple of this SAM's patch size, 8"),
         (lambda p, m: ["--model", _no_text(p / "m"), "--out", p / "o", "--task", "ris"], "no text encoder"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--task", "pose"], "invalid choice: 'pose'"),
-        (lambda p, m: ["--model", m, "--out", p / "o", "--data", "coco"], "invalid choice: 'coco'"),
-        (lambda p, m: ["--out", p / "o"], "--model"),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--data", "coco"], "coco is no prepared data set"),
+        (lambda p, m: ["--out", p / "o"], "--model is needed"),
+        (lambda p, m: ["--model", m], "--out"),
+        (lambda p, m: ["--model", p / "no", "--out", p / "o", "--split", "val"], "--split means nothing to --data"),
+        (
+            lambda p, m: ["--model", p / "no", "--out", p / "o", "--data", p, "--style", "plain"],
+            "--style means nothing",
+        ),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--task=vos", "--shots", "1"], "--shots is of fss, not of"),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--shots", "0"], "shots must be"),
+        (lambda p, m: ["--predictions", p, "--out", p / "o"], "is of one --task"),
+        (lambda p, m: ["--metrics-only", "--task=ris", "--out", p / "o"], "lacks 200 of 200 predictions"),
         # That there is no such model would be told if it were looked for first.
         (lambda p, m: ["--model", p / "no", "--out", p / "o", "--frame-references", "none"], NOTHING_TO_FOLLOW),
         (
@@ -310,7 +328,8 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", p / "no", "--out", p / "o", "--score-threshold=-inf"], "must be finite, got -inf"),
     ],
     ids=[
-        *("no model", "file", "no episodes", "device", "image size", "no text encoder", "task", "data", "missing"),
+        *("no model", "file", "no episodes", "device", "image size", "no text encoder", "task", "data", "no --model"),
+        *("no --out", "split", "style", "shots of vos", "no shots", "tasks of a folder", "nothing stored"),
         *("none for all", "none for vos", "frame references", "not tracked", "threshold", "infinite threshold"),
     ],
 )

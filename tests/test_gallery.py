@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import av
@@ -13,54 +12,22 @@ import numpy as np
 import pytest
 from eval_support import SIDE, Asked, KnowingModel, Mask, Truth, nothing
 from numpy.typing import NDArray
+from pages import Page
 from PIL import Image as PILImage
 from tiny import tiny_model
 
 from sam_uniref.data.batch import TASKS
 from sam_uniref.data.refshapes import RefShapesDataset
 from sam_uniref.eval import exhibits
-from sam_uniref.eval.exhibits import FILM_FRAMES, FRAMES_A_SECOND, STRIP_FRAMES
+from sam_uniref.eval.exhibits import FILM_FRAMES, FRAMES_A_SECOND
 from sam_uniref.eval.gallery import main, write_gallery
+from sam_uniref.eval.painting import STRIP_FRAMES
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.reference import MaskReference
 
 COUNT = 2
 NASTY = '<i>"half" & more</i>'
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 GAP = 2
-
-
-class Page(HTMLParser):
-    """What is on a page; tags that do not match are an error."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self.alternatives: dict[str, str] = {}
-        self.captions: dict[str, str] = {}
-        self.feed((folder / "index.html").read_text(encoding="utf-8"))
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in ("img", "video"):
-            self.last = str(dict(attributes)["src"])
-            self.captions[self.last] = ""
-        if tag == "img":
-            self.alternatives[self.last] = str(dict(attributes)["alt"])
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.setdefault(self.open[-1] if self.open else "", []).append(data)
-        if "figcaption" in self.open:
-            self.captions[self.last] += data
 
 
 @pytest.fixture(scope="module")

@@ -243,7 +243,7 @@ class EpisodeDataset:
             swapped: Take the reference of another object (in the same picture, else the same scene, else
                 anywhere). The target stays: a model that follows its reference must now miss it.
         """
-        number, query = self._at(index)
+        number, query = self.query(index)
         other, pointed = self._other(index) if swapped else (number, query)
         image, mask = query.load()
         sentence = pointed.sentences[0] if self._spoken else None
@@ -262,13 +262,22 @@ class EpisodeDataset:
             references = (AnnotatedImage(*loaded),)
         return Sample(f"{self.name}: {query.name}", self.task, image, mask, sentence, references)
 
-    def _at(self, index: int) -> tuple[int, AnnotatedObject]:
-        """The object of an episode, with its one sentence."""
+    @property
+    def queries(self) -> Numbers:
+        """``(episodes,)`` int64: of each evaluation episode, the number of its object in the table."""
+        return self._validation
+
+    def query(self, index: int) -> tuple[int, AnnotatedObject]:
+        """The object of an evaluation episode, with its one sentence; its number in the table comes first."""
         number = int(self._validation[index])
         item = self._table[number]
         if self._spoken:
             item = replace(item, sentences=(item.sentences[int(self._sentence[index])],))
         return number, item
+
+    def supports_of(self, index: int) -> list[AnnotatedObject]:
+        """The annotated pictures of an FSS evaluation episode, not loaded; as many as there are shots."""
+        return self._evaluation_supports(*self.query(index), np.random.default_rng([index, False]))
 
     def _evaluation_supports(
         self, pointed: int, query: AnnotatedObject, rng: np.random.Generator
@@ -287,7 +296,7 @@ class EpisodeDataset:
         said = self._said(self._groups.of(group))
         nearest: int | None = None
         for tries, place in enumerate(self._by_nearness(index)):
-            number, item = self._at(place)
+            number, item = self.query(place)
             if said.isdisjoint(item.spoken):
                 return number, item
             nearest = place if nearest is None else nearest
@@ -295,7 +304,7 @@ class EpisodeDataset:
                 break
         if nearest is None:
             raise ValueError(f"{self.name}: references can't be swapped, there is only one class or object")
-        return self._at(nearest)
+        return self.query(nearest)
 
     def _by_nearness(self, index: int) -> Iterator[int]:
         """Episodes of other groups, from the next one on: of the same picture, then of the same scene, then all."""

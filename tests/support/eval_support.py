@@ -13,7 +13,7 @@ from untrained import UntrainedModel
 
 from sam_uniref.adapters import FrameReferences, ReferenceFeatures
 from sam_uniref.data.refshapes import RefShapesDataset, Style
-from sam_uniref.eval.refshapes_protocol import SHOTS
+from sam_uniref.eval.protocols.few_shot import SHOTS
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
 from sam_uniref.transforms import ImageTransform, Size
 

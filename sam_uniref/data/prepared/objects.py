@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class PreparedImages:
     """Objects of images that have a mask, a row each; a still each, so a pseudo-clip for VOS.
 
+    Attributes:
+        columns: What episodes choose by.
+        numbers: ``(N,)`` int64: of each object, its row.
+
     Args:
         rows: Of an image table.
         root: Folder that the rows' paths are relative to.
@@ -34,25 +38,25 @@ class PreparedImages:
 
         table = rows.data.table
         self._rows, self._root = rows, root
-        has_mask = _values(pc.is_valid(table["rle"])).astype(bool)
-        self._numbers = np.flatnonzero(has_mask & ~left_out)
-        everyone = np.arange(len(self._numbers))
-        picture = _codes(table["image"])[self._numbers]
+        has_mask = column_values(pc.is_valid(table["rle"])).astype(bool)
+        self.numbers = np.flatnonzero(has_mask & ~left_out)
+        everyone = np.arange(len(self.numbers))
+        picture = column_codes(table["image"])[self.numbers]
         self.columns = ObjectColumns(
-            group=_codes(table["category"])[self._numbers] if by_class else everyone,
+            group=column_codes(table["category"])[self.numbers] if by_class else everyone,
             picture=picture,
             scene=picture,
             frame=np.full(len(everyone), STILL, np.int64),
-            sentences=_values(pc.list_value_length(table["sentences"]))[self._numbers],
-            held_out=held_out[self._numbers],
+            sentences=column_values(pc.list_value_length(table["sentences"]))[self.numbers],
+            held_out=held_out[self.numbers],
             subject=everyone,
         )
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> AnnotatedObject:
-        row = self._rows[int(self._numbers[index])]
+        row = self._rows[int(self.numbers[index])]
         return AnnotatedObject(
             self._root / row["image"],
             EncodedMask(row["rle"], (row["height"], row["width"])),
@@ -82,13 +86,13 @@ class PreparedVideos:
         objects = pc.list_flatten(table["objects"])
         seen = pc.struct_field(objects, "frames")
         objects_a_video, frames_an_object = (
-            _values(pc.list_value_length(column)) for column in (table["objects"], seen)
+            column_values(pc.list_value_length(column)) for column in (table["objects"], seen)
         )
         video = np.repeat(np.arange(len(rows)), objects_a_video)
         subject = np.repeat(np.arange(len(video)), frames_an_object)
-        frame = _values(pc.list_flatten(seen))
-        first_picture = _starts(_values(pc.list_value_length(table["frames"])))
-        said = _values(pc.list_value_length(pc.struct_field(objects, "sentences")))
+        frame = column_values(pc.list_flatten(seen))
+        first_picture = _starts(column_values(pc.list_value_length(table["frames"])))
+        said = column_values(pc.list_value_length(pc.struct_field(objects, "sentences")))
         self._video = video[subject]
         self._place = (np.arange(len(video)) - _starts(objects_a_video)[video])[subject]
         self._mask = np.arange(len(subject)) - _starts(frames_an_object)[subject]
@@ -129,13 +133,13 @@ def _columns(table: pa.Table) -> Any:
     return zip(table.column_names, table.columns, strict=True)
 
 
-def _values(column: pa.ChunkedArray | pa.Array) -> Numbers:
-    """A column without gaps as numbers."""
+def column_values(column: pa.ChunkedArray | pa.Array) -> Numbers:
+    """A column without gaps as numbers, ``(N,)`` int64."""
     return np.asarray(column.to_numpy()).astype(np.int64)
 
 
-def _codes(column: pa.ChunkedArray) -> Numbers:
-    """A number for each different text of a column."""
+def column_codes(column: pa.ChunkedArray) -> Numbers:
+    """A number for each different text of a column, ``(N,)`` int64, from 0 in order of appearance."""
     encoded = column.dictionary_encode().unify_dictionaries()
     parts = [np.asarray(chunk.indices.to_numpy(zero_copy_only=False)) for chunk in encoded.chunks]
     return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
