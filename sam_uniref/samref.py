@@ -36,7 +36,7 @@ from sam_uniref.losses import mask_losses
 from sam_uniref.predictor import Predictor
 from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
 from sam_uniref.state import compare_names, file_sha256, without_aliases
-from sam_uniref.transforms import ImageTransform, Size, content_mask
+from sam_uniref.transforms import ImageTransform, Size
 
 logger = logging.getLogger(__name__)
 
@@ -167,12 +167,7 @@ class SamRef(Predictor):
         """Encode ``(B, 3, S, S)`` images; without gradients unless LoRA sits in the image encoder."""
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            levels, skips = self.sam.encode(pixels)
-        padding = tuple(
-            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
-            for level, stride in zip(levels, self.sam.strides, strict=True)
-        )
-        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
+            return self.sam.image_features(pixels, input_sizes, original_sizes)
 
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
         """Encode N sentences.

@@ -5,21 +5,52 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from sam_uniref.images import Mask, MaskLike, fit_to_image, load_id_map
+from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, fit_to_image, load_id_map
 from sam_uniref.reference import MaskReference
 from sam_uniref.tracked_object import checked_id, given_mask
-from sam_uniref.tracking import FrameResult, VideoTracker
+from sam_uniref.tracking import FrameResult
 from sam_uniref.transforms import Size
 from sam_uniref.video import FrameReader, FrameSource, read_frames
 
 logger = logging.getLogger(__name__)
 
 
+class Tracker(Protocol):
+    """What can be driven over a video: `sam_uniref.tracking.VideoTracker`, or another with its methods."""
+
+    @property
+    def object_ids(self) -> list[int]:
+        """Ids of the tracked objects."""
+
+    def check_followed(self, object_id: int, named: bool) -> None:
+        """Refuse an object that has a mask in the video only, if it can't be followed by that."""
+
+    def add(
+        self,
+        object_id: int,
+        *,
+        mask: MaskLike | None = None,
+        text: str | None = None,
+        examples: Sequence[MaskReference] | None = None,
+    ) -> None:
+        """Add an object; it is looked for from the next `step` on."""
+
+    def update(self, object_id: int, *, mask: MaskLike | None = None) -> None:
+        """Start a tracked object anew from its mask in the next frame."""
+
+    def checked_size(self, picture: RGB) -> Size:
+        """``(height, width)`` of the next frame, if it may be the next."""
+
+    def step(self, frame: ImageLike) -> FrameResult:
+        """Segment all objects in the next frame."""
+
+
 def track_video(
-    tracker: VideoTracker,
+    tracker: Tracker,
     frames: FrameSource | FrameReader,
     *,
     masks: Mapping[int, MaskLike] | MaskLike | None = None,
@@ -58,7 +89,7 @@ def track_video(
 
 
 def _drive(
-    tracker: VideoTracker,
+    tracker: Tracker,
     frames: FrameReader,
     joining: Mapping[int, Mapping[int, MaskLike] | MaskLike],
 ) -> Iterator[FrameResult]:
@@ -68,8 +99,10 @@ def _drive(
         picture = frame.picture
         if index in joining:
             for object_id, mask in _masks_by_id(joining[index], tracker.checked_size(picture)).items():
-                join = tracker.update if object_id in tracker.object_ids else tracker.add
-                join(object_id, mask=mask)
+                if object_id in tracker.object_ids:
+                    tracker.update(object_id, mask=mask)
+                else:
+                    tracker.add(object_id, mask=mask)
         yield tracker.step(picture)
         count += 1
     if count == 0:

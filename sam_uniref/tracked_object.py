@@ -9,7 +9,7 @@ import numpy as np
 
 from sam_uniref.adapters.frames import FrameReference
 from sam_uniref.adapters.references import ReferenceFeatures
-from sam_uniref.images import Mask, MaskLike, load_id_map, load_mask
+from sam_uniref.images import RGB, Mask, MaskLike, load_id_map, load_mask
 from sam_uniref.transforms import Size
 
 # Which masks of the clip itself an object is found by (UniRef++ table 9; "none" is "Lang" in its table 7).
@@ -87,3 +87,23 @@ def checked_id(object_id: int) -> int:
     if isinstance(object_id, bool) or not isinstance(object_id, int | np.integer) or object_id <= 0:
         raise ValueError(f"an object id must be a positive integer (0 is the background), got {object_id!r}")
     return int(object_id)
+
+
+def checked_size(picture: RGB, before: Size | None, frame: int) -> Size:
+    """``(height, width)`` of a frame, which must be that of the frames before it.
+
+    Args:
+        picture: ``(H, W, 3)``.
+        before: ``(height, width)`` of the frames before it, if there are any.
+        frame: Its number, for the message.
+
+    Raises:
+        ValueError: If it is of another size.
+    """
+    size = (picture.shape[0], picture.shape[1])
+    if before is not None and size != before:
+        raise ValueError(
+            f"frame {frame} is {size[1]}x{size[0]}, those before it {before[1]}x{before[0]} (width x height); start a "
+            "new tracker, or resize the frames"
+        )
+    return size

@@ -22,7 +22,7 @@ from sam_uniref.images import RGB, ImageLike, Mask, MaskLike, load_image, load_m
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference, fingerprint
-from sam_uniref.tracked_object import FRAME_REFERENCES, TrackedObject, checked_id, given_mask
+from sam_uniref.tracked_object import FRAME_REFERENCES, TrackedObject, checked_id, checked_size, given_mask
 from sam_uniref.tracker_state import pack_objects, read_state, unpack_objects, write_state
 from sam_uniref.transforms import Size
 
@@ -279,13 +279,7 @@ class VideoTracker:
 
     def checked_size(self, picture: RGB) -> Size:
         """``(height, width)`` of a frame, which must be that of the frames before it."""
-        size = (picture.shape[0], picture.shape[1])
-        if self._size is not None and size != self._size:
-            raise ValueError(
-                f"frame {self._frame} is {size[1]}x{size[0]}, those before it {self._size[1]}x{self._size[0]} (width x "
-                "height); start a new tracker, or resize the frames"
-            )
-        return size
+        return checked_size(picture, self._size, self._frame)
 
     def _threshold(self, object_id: int) -> float:
         """The score below which an object counts as not visible."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
 
-from sam_uniref.interfaces import Prompts
+from sam_uniref.interfaces import ImageFeatures, Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
 from sam_uniref.sam.resize import resize_sam
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.transforms import ImageTransform, Size, content_mask
 
 
 class SamHost(nn.Module):
@@ -45,6 +47,23 @@ class SamHost(nn.Module):
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no finer maps."""
         return (self.image_encoder(pixels),), ()
+
+    def image_features(
+        self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
+    ) -> ImageFeatures:
+        """As `encode`, with which cells are padding.
+
+        Args:
+            pixels: ``(B, 3, S, S)``, normalised and padded.
+            input_sizes: Per image ``(height, width)`` of its content in the square.
+            original_sizes: Per image ``(height, width)`` of the picture.
+        """
+        levels, skips = self.encode(pixels)
+        padding = tuple(
+            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
+            for level, stride in zip(levels, self.strides, strict=True)
+        )
+        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
 
     def decode(
         self,
