@@ -12,15 +12,15 @@ FOLDER = Path(__file__).parent.parent / "fixtures" / "sam"
 TOLERANCE = 1e-4
 
 
-def recorded(case: str) -> dict[str, np.ndarray]:
+def recorded(case: str, folder: Path = FOLDER) -> dict[str, np.ndarray]:
     """All arrays recorded for a case."""
-    with np.load(FOLDER / f"{case}.npz") as file:
+    with np.load(folder / f"{case}.npz") as file:
         return {name: file[name] for name in file.files}
 
 
-def weights(case: str) -> dict[str, torch.Tensor]:
+def weights(case: str, folder: Path = FOLDER) -> dict[str, torch.Tensor]:
     """The published state dict of a case, rebuilt from its names."""
-    return fill_state_dict(load_shapes(FOLDER / f"{case}.params.json"))
+    return fill_state_dict(load_shapes(folder / f"{case}.params.json"))
 
 
 def padding(lengths: list[int], longest: int) -> torch.Tensor:
