@@ -107,7 +107,7 @@ def test_given_masks_stand_as_they_are() -> None:
     assert first.visible == {1: True, 2: True}
     followed.add(3, mask=row(4))
     second = followed.step(frame(1))
-    np.testing.assert_array_equal(second.labels == 3, row(4)), "no prediction paints over a given mask"
+    np.testing.assert_array_equal(second.labels == 3, row(4), "no prediction paints over a given mask")
 
 
 def test_a_lost_object_is_looked_for_with_what_was_known_when_it_was_seen() -> None:

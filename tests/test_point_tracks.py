@@ -43,7 +43,7 @@ def test_points_follow_a_shift() -> None:
     points = spread_points(disc(100, 120), 8)
     moved = tracked_points(grey_picture(before), grey_picture(now), points, 1.0)
     assert len(moved) == 8
-    np.testing.assert_allclose(moved, points + [-4, 3], atol=0.2)
+    np.testing.assert_allclose(moved, points + np.array([-4, 3]), atol=0.2)
 
 
 def test_points_that_do_not_hold_are_dropped() -> None:
