@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -37,11 +37,26 @@ def soft_aggregate(logits: Tensor) -> Tensor:
     return torch.cat([-foreground[None], logits]).clamp(-_CERTAIN, _CERTAIN).softmax(dim=0)
 
 
-def merge(logits: Mapping[int, Tensor], given: Mapping[int, Mask], size: Size) -> NDArray[np.int32]:
-    """One owner a pixel: given masks as they stand, in the order of their ids, the others by soft aggregation."""
+def merge(
+    logits: Mapping[int, Tensor],
+    given: Mapping[int, Mask],
+    size: Size,
+    compete: Callable[[Tensor], Tensor] = soft_aggregate,
+) -> NDArray[np.int32]:
+    """One owner a pixel: given masks as they stand, in the order of their ids, the others compete.
+
+    Args:
+        logits: Per object id ``(H, W)``.
+        given: Per object id ``(H, W)`` bool.
+        size: ``(height, width)``.
+        compete: From ``(N, H, W)`` logits to ``(N + 1, H, W)``, background first; the highest owns the pixel.
+
+    Returns:
+        ``(H, W)`` object ids, 0 = background.
+    """
     labels = np.zeros(size, np.int32)
     if logits:
-        owners = soft_aggregate(torch.stack(list(logits.values()))).argmax(dim=0).cpu().numpy()
+        owners = compete(torch.stack(list(logits.values()))).argmax(dim=0).cpu().numpy()
         labels = np.array([0, *logits], np.int32)[owners]
     for object_id in sorted(given):
         labels[given[object_id]] = object_id
