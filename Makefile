@@ -1,4 +1,5 @@
 # make demo   train the quickstart, compare before and after; results in runs/quickstart
+# make compare   SamRef beside PerSAM, RefSAM and others: about an hour on two cores; results in runs/compare
 # make test   environment, install, all tests         make lint   ruff and mypy
 # make check  both                                    make clean  remove the environment and build output
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint check install clean
+.PHONY: demo compare test lint check install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -24,6 +25,10 @@ LAUNCH ?= --num_processes 1 --num_cpu_threads_per_process $(shell $(PYTHON) -c '
 demo: $(STAMP)
 	$(BIN)/accelerate launch $(LAUNCH) train/finetune.py --config configs/quickstart.yaml --resume
 	$(BIN)/python eval/demo.py --model runs/quickstart/joint/model --out runs/quickstart/demo
+
+# Stopped, it goes on where it was.
+compare: $(STAMP)
+	$(BIN)/python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -1,0 +1,213 @@
+"""Train, ask and score several methods on the same cases, and write one table with intervals.
+
+    python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare
+    make compare                                             # the same
+
+What needs training is trained by `accelerate launch train/finetune.py` with each seed; what learns nothing is asked
+once. Whatever is done is not done again, so a comparison that was stopped goes on. Writes FOLDER/compare.md (the table,
+and how far ours is ahead of each by a paired bootstrap over the same units), FOLDER/results.json, FOLDER/grid.png (a case
+a row, a method a column) and a folder a method. What the metrics mean stands in eval/evaluate.py's reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from rich.console import Console
+from rich.markdown import Markdown
+
+from sam_uniref.data.batch import TASKS, Task
+from sam_uniref.eval.asked_data import open_protocols
+from sam_uniref.eval.commands import OneLineParser, say_error
+from sam_uniref.eval.compared_methods import LoadedMethod, load_method
+from sam_uniref.eval.comparison import (
+    AskedData,
+    ComparedMethod,
+    Comparison,
+    Outcome,
+    as_json,
+    differences_table,
+    read_comparison,
+    results_table,
+)
+from sam_uniref.eval.comparison_grid import write_grid
+from sam_uniref.eval.demo import HEADLINES
+from sam_uniref.eval.predictions import PredictionStore
+from sam_uniref.eval.protocols import TaskProtocol
+from sam_uniref.eval.published import TABLE_8
+from sam_uniref.eval.running import StoredPredictions, judge, predict
+from sam_uniref.loading import best_device
+from sam_uniref.state import whole_file, write_json
+
+# Cases that the time a frame is taken from.
+_TIMED = 3
+
+AnyProtocol = TaskProtocol[Any, Any]
+
+
+def open_cases(data: Mapping[str, AskedData]) -> dict[Task, AnyProtocol]:
+    """A protocol a task, as `eval/evaluate.py` would open it.
+
+    Raises:
+        FileNotFoundError: If there is no such data set.
+        ValueError: If it can't be asked the task.
+    """
+    protocols: dict[Task, AnyProtocol] = {}
+    for task in (task for task in TASKS if task in data):
+        options = {"task": [task], "style": None, "download": None, "shots": None, "supports": None}
+        options |= {"mask_side": None, "frames": None, "merge": None, **vars(data[task])}
+        protocols |= open_protocols(argparse.Namespace(**options))
+    return protocols
+
+
+def train(method: ComparedMethod, seed: int, config: Path, folder: Path) -> float:
+    """Train one run, or go on with it, in a process of its own.
+
+    Returns:
+        Seconds that it took, all its parts together.
+
+    Raises:
+        RuntimeError: If the command fails; its output is above.
+    """
+    spent = folder / "training.json"
+    before = json.loads(spent.read_text())["seconds"] if spent.is_file() else 0.0
+    if (folder / "model" / "config.json").is_file():
+        return float(before)
+    start = time.monotonic()
+    launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
+    command = [*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}"]
+    code = subprocess.run([sys.executable, "-m", *command], check=False).returncode  # noqa: S603 - our own command
+    seconds = float(before) + time.monotonic() - start
+    write_json(spent, {"seconds": seconds})
+    if code or not (folder / "model" / "config.json").is_file():
+        raise RuntimeError(f"{method.name}, seed {seed}: training ended with {code}; run again to go on")
+    return seconds
+
+
+def runs_of(comparison: Comparison, method: ComparedMethod, out: Path) -> Iterator[tuple[int, Path]]:
+    """The seeds of a method's runs and their folders; one for what learns nothing."""
+    for seed in comparison.seeds if method.train is not None else comparison.seeds[:1]:
+        yield seed, out / method.folder / f"seed_{seed}"
+
+
+def ask(
+    loaded: LoadedMethod, protocols: Mapping[Task, AnyProtocol], folder: Path, state: PartialState
+) -> dict[Task, StoredPredictions]:
+    """Ask what is not answered yet."""
+    answers = {}
+    for task, protocol in protocols.items():
+        settings = {**protocol.source.made_of, **protocol.options, **loaded.made_of}
+        store = PredictionStore(folder / "predictions" / task, settings)
+        predict(loaded.method, protocol, store, state)
+        answers[task] = StoredPredictions(store)
+    return answers
+
+
+def frame_seconds(loaded: LoadedMethod, protocol: AnyProtocol) -> float:
+    """Median seconds a picture, or a frame of a clip, over the first cases."""
+    seconds = []
+    for index in range(min(_TIMED, len(protocol.source))):
+        case = protocol.source[index]
+        start = time.perf_counter()
+        prediction = protocol.ask(loaded.method, case)
+        frames = max(len(masks) for masks in prediction.masks.values())
+        seconds.append((time.perf_counter() - start) / frames)
+    return statistics.median(seconds)
+
+
+def measure_method(
+    comparison: Comparison,
+    method: ComparedMethod,
+    protocols: Mapping[Task, AnyProtocol],
+    place: tuple[Path, Path],
+    state: PartialState,
+) -> tuple[Outcome, dict[Task, StoredPredictions]]:
+    """Train, ask and score one method.
+
+    Args:
+        comparison: That it is part of.
+        method: The method.
+        protocols: All tasks'.
+        place: Folder of the configurations, and of the results.
+        state: The processes.
+
+    Returns:
+        What came of it, and the answers of its first run.
+    """
+    configs, out = place
+    outcome, shown = Outcome(), {}
+    asked = {task: protocols[task] for task in method.asked if task in protocols}
+    for seed, folder in runs_of(comparison, method, out):
+        model = comparison.sam
+        if method.train is not None:
+            outcome.training_seconds.append(train(method, seed, configs / method.train, folder))
+            model = str(folder / "model")
+        loaded = load_method(method.method, model, best_device())
+        answers = ask(loaded, asked, folder, state)
+        for task, protocol in asked.items():
+            scores = judge(protocol, answers[task], state)
+            outcome.metrics.setdefault(task, []).append(protocol.measure(scores)[HEADLINES[task]])
+        if not shown:
+            shown = answers
+            outcome.trained_parameters = loaded.trained_parameters
+            outcome.frame_seconds = {task: frame_seconds(loaded, protocol) for task, protocol in asked.items()}
+    return outcome, shown
+
+
+def write(comparison: Comparison, outcomes: Mapping[str, Outcome], out: Path) -> str:
+    """``results.json`` and ``compare.md``; the latter's text."""
+    write_json(out / "results.json", as_json(comparison, outcomes))
+    seeds = f"{len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else "one seed"
+    text = (
+        f"Trained methods are means over {seeds}; in brackets 95 % intervals over the cases, by bootstrap.\n\n"
+        f"{results_table(comparison, outcomes)}\n"
+        "Differences on the same cases, paired bootstrap, 95 %; bold where 0 is outside:\n\n"
+        f"{differences_table(comparison, outcomes)}\n{TABLE_8}"
+    )
+    with whole_file(out / "compare.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def run(config: Path, out: Path) -> None:
+    """All of it."""
+    comparison = read_comparison(config)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    protocols = open_cases(comparison.data)
+    outcomes: dict[str, Outcome] = {}
+    answers: dict[str, Mapping[Task, StoredPredictions]] = {}
+    for method in comparison.methods:
+        sys.stderr.write(f"{method.name}:\n")
+        outcomes[method.name], answers[method.name] = measure_method(
+            comparison, method, protocols, (config.parent, out), state
+        )
+    text = write(comparison, outcomes, out)
+    write_grid(out / "grid.png", protocols, answers)
+    Console(width=160).print(Markdown(text))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path, help="YAML file of the comparison")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where runs and results go")
+    given = parser.parse_args(arguments)
+    try:
+        run(given.config, given.out)
+    except (ValueError, OSError, RuntimeError) as error:
+        return say_error(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

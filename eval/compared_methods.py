@@ -1,0 +1,74 @@
+"""Compared methods by name: how each is loaded, what it can be asked, and what of it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sam_uniref.data.batch import TASKS, Task
+from sam_uniref.eval.baselines import BASELINES
+from sam_uniref.eval.baselines.refsam import load_refsam
+from sam_uniref.eval.methods import Method
+from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
+from sam_uniref.loading import load_for_use
+
+TRAINED: dict[str, tuple[Task, ...]] = {"samref": TASKS, "refsam": ("ris", "rvos")}
+"""Methods that `train/finetune.py` trains, as ``model.kind`` calls them, and what they are asked."""
+
+METHODS: dict[str, tuple[Task, ...]] = {**TRAINED, **{name: entry.tasks for name, entry in BASELINES.items()}}
+"""All methods, and what they are asked."""
+
+
+@dataclass(frozen=True)
+class LoadedMethod:
+    """A method that is ready.
+
+    Attributes:
+        method: To be asked.
+        made_of: What tells its answers from another's, in JSON's types.
+        trained_parameters: How many numbers training found.
+    """
+
+    method: Method
+    made_of: dict[str, str | int]
+    trained_parameters: int
+
+
+def load_method(
+    name: str,
+    model: str | Path,
+    device: torch.device,
+    *,
+    checkpoint: str | Path | None = None,
+    image_size: int | None = None,
+    tracking: TrackingOptions | None = None,
+) -> LoadedMethod:
+    """A method on a device, in evaluation mode.
+
+    Args:
+        name: One of `METHODS`.
+        model: What was trained: a folder, or a packaged model's name. A baseline takes the frozen SAM of it.
+        device: Where it runs.
+        checkpoint: The base SAM's file, if it is not found by its name.
+        image_size: Side of the input square in pixels; the model's own by default.
+        tracking: Of a SamRef in videos.
+
+    Raises:
+        FileNotFoundError: If the model or the base checkpoint is not there.
+        ValueError: If the name is unknown, or a file is broken or does not fit.
+    """
+    if name not in METHODS:
+        raise ValueError(f"the method must be one of {sorted(METHODS)}, got {name!r}")
+    if name == "refsam":
+        refsam = load_refsam(model, checkpoint, device, image_size)
+        count = sum(p.numel() for part in refsam.parts() for p in part.module.parameters() if p.requires_grad)
+        return LoadedMethod(refsam, {"method": name, "model": refsam.fingerprint()}, count)
+    samref = load_for_use(model, checkpoint, device, image_size)
+    made_of: dict[str, str | int] = {"model": samref.fingerprint(), "image_size": samref.transform.size}
+    if name == "samref":
+        count = sum(p.numel() for part in samref.parts() for p in part.module.parameters() if p.requires_grad)
+        return LoadedMethod(PredictorMethod(samref, tracking), made_of, count)
+    baseline = BASELINES[name]
+    return LoadedMethod(baseline.build(samref.sam), {"method": name, **made_of}, baseline.trained_parameters)
