@@ -1,0 +1,105 @@
+"""The comparison: a whole small run of the command, what it writes, that it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from runs import ENVIRONMENT, ROOT
+
+from sam_uniref.eval.compare import main
+from sam_uniref.eval.comparison import read_comparison
+
+METHODS = [
+    {"name": "SamRef", "method": "samref", "train": "samref.yaml"},
+    {"name": "RefSAM", "method": "refsam", "train": "refsam.yaml"},
+    {"name": "PerSAM", "method": "persam"},
+    {"name": "plain SAM", "method": "plain_sam"},
+]
+
+
+def write_comparison(folder: Path, **changes: object) -> Path:
+    """Runs of two steps, two cases a task."""
+    for kind in ("samref", "refsam"):
+        config = yaml.safe_load((ROOT / "configs" / "compare" / f"{kind}_tiny.yaml").read_text())
+        config |= {"steps": 2, "batch_size": 4, "precision": "no", "save_every": 2}
+        config["optimiser"] |= {"milestones": []}
+        (folder / f"{kind}.yaml").write_text(yaml.safe_dump(config))
+    data = {task: {"episodes": 2} for task in ("ris", "fss", "vos", "rvos")}
+    comparison = {"sam": "tiny", "ours": "SamRef", "seeds": [0, 1], "methods": METHODS, "data": data, **changes}
+    path = folder / "compare.yaml"
+    path.write_text(yaml.safe_dump(comparison))
+    return path
+
+
+@pytest.mark.slow
+def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, ENVIRONMENT[name])
+    out = tmp_path / "out"
+    arguments = ["--config", str(write_comparison(tmp_path)), "--out", str(out)]
+    assert main(arguments) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert {name: sorted(told["tasks"]) for name, told in results.items()} == {
+        "SamRef": ["fss", "ris", "rvos", "vos"],
+        "RefSAM": ["ris", "rvos"],
+        "PerSAM": ["fss", "vos"],
+        "plain SAM": ["vos"],
+    }
+    for name, told in results.items():
+        for interval in told["tasks"].values():
+            assert 0 <= interval["low"] <= interval["value"] <= interval["high"] <= 1
+        trains = name in ("SamRef", "RefSAM")
+        assert len(told["training_seconds"]) == (2 if trains else 0)
+        assert (told["trained_parameters"] > 0) == trains
+        assert all(seconds > 0 for seconds in told["frame_seconds"].values())
+        assert sorted(told["ours_ahead"]) == ([] if name == "SamRef" else sorted(told["tasks"]))
+    text = (out / "compare.md").read_text()
+    assert "means over 2 seeds" in text
+    assert "not measured here" in text
+    with Image.open(out / "grid.png") as grid:
+        assert grid.size[0] > 6 * 144
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")}
+    assert made
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")} == made
+    again = json.loads((out / "results.json").read_text())
+    assert again["RefSAM"]["tasks"] == results["RefSAM"]["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ours": "UniRef"}, "ours must be one of"),
+        ({"methods": [*METHODS, METHODS[2]]}, "methods need different names"),
+        ({"methods": [{"name": "SamRef", "method": "samref"}]}, "train= is for"),
+        ({"methods": [METHODS[0], {"name": "x", "method": "persam", "train": "a.yaml"}]}, "train= is for"),
+        ({"methods": [METHODS[0], {"name": "x", "method": "sam3"}]}, "method must be one of"),
+        ({"methods": [METHODS[0], {"name": "x", "method": "persam", "tasks": ["ris"]}]}, "persam can be asked"),
+        ({"methods": [METHODS[0], {"name": "x", "methods": "persam"}]}, "did you mean 'method'"),
+        ({"data": {"vis": {}}}, "data must be"),
+        ({"data": {}}, "data must be"),
+        ({"seeds": []}, "seeds must name at least one"),
+    ],
+)
+def test_bad_comparisons(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], changes: dict[str, object], message: str
+) -> None:
+    config = write_comparison(tmp_path, **changes)
+    assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_comparison(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "there is no comparison" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("compare_*.yaml")), ids=lambda path: path.stem)
+def test_packaged_comparisons_name_configurations_that_are_there(path: Path) -> None:
+    comparison = read_comparison(path)
+    assert all((path.parent / method.train).is_file() for method in comparison.methods if method.train is not None)
