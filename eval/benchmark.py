@@ -7,6 +7,8 @@
     python eval/benchmark.py track --model tiny --objects 4 --frames 20,2000 --json memory.json --plot memory.png
     # a million annotations and 100,000 video frames; the loader beside pycocotools and a plain data set
     python eval/benchmark.py data
+    # J&F of folders of masks beside vos-benchmark
+    python eval/benchmark.py metrics --truth masks --predictions results
 
 Every row is a run of its own. All objects are seen in every frame, whatever the weights say: their masks are discs
 that take the place of the answers, since costs are asked for here and not answers. So random weights cost what
@@ -36,7 +38,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sam_uniref.adapters import ReferenceFeatures, concat
-from sam_uniref.eval import data_benchmark
+from sam_uniref.eval import data_benchmark, metrics_benchmark
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.memory import peak_megabytes, reset_peak
 from sam_uniref.eval.object_cost import unavoidable_parts
@@ -89,6 +91,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     data = kinds.add_parser("data", help="preparing, opening and loading data sets")
     data_benchmark.add_arguments(data)
     data.set_defaults(run=data_benchmark.run)
+    metrics = kinds.add_parser("metrics", help="J&F of folders of masks")
+    metrics_benchmark.add_arguments(metrics)
+    metrics.set_defaults(run=metrics_benchmark.run)
     track = kinds.add_parser("track", help="tracking in a video")
     track.set_defaults(run=run)
     track.add_argument("--model", required=True, help="vit_b, vit_l, vit_h, a saved model's folder, or tiny: packaged")

@@ -1,12 +1,14 @@
 """J and F of one frame as DAVIS defines them: region similarity and boundary accuracy.
 
-Notation: K objects, a frame of H x W pixels. All K objects of a frame are compared in one pass: a byte holds eight
-objects' masks, a bit each, so that a shift of the picture shifts all of them.
+Notation: K objects, P proposals for them, a frame of H x W pixels. All masks of a frame are compared in one pass: a
+byte holds eight of them, a bit each, so that a shift of the picture shifts all of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,7 @@ Values = NDArray[np.float64]
 BOUND = 0.008
 """How far apart boundaries may lie and still match, as a share of the picture's diagonal."""
 
-_OBJECTS_A_BYTE = 8
-# (256, 8): which objects a byte speaks of.
-_OBJECTS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.int64)
+_MASKS_A_BYTE = 8
 
 
 def region_similarity(predicted: Masks, truth: Masks, *, void: Mask | None = None) -> Values:
@@ -40,9 +40,29 @@ def region_similarity(predicted: Masks, truth: Masks, *, void: Mask | None = Non
         ValueError: If a shape does not fit.
     """
     predicted, truth = _checked(predicted, truth, void)
+    _check_pairs(predicted, truth)
     both = np.array([np.count_nonzero(p & t) for p, t in zip(predicted, truth, strict=True)], np.float64)
-    either = np.array([np.count_nonzero(p | t) for p, t in zip(predicted, truth, strict=True)], np.float64)
-    return np.divide(both, either, out=np.ones_like(both), where=either > 0)
+    return _similarity(both, _areas(predicted), _areas(truth))
+
+
+def region_similarity_of_all(predicted: Masks, truth: Masks, *, void: Mask | None = None) -> Values:
+    """J of every proposal for every object; 1 where both masks are empty.
+
+    Args:
+        predicted: ``(P, H, W)`` bool.
+        truth: ``(K, H, W)`` bool.
+        void: As in `region_similarity`.
+
+    Returns:
+        ``(P, K)`` in 0-1.
+
+    Raises:
+        ValueError: If a shape does not fit.
+    """
+    predicted, truth = _checked(predicted, truth, void)
+    both = np.array([[np.count_nonzero(p & t) for t in truth] for p in predicted], np.float64)
+    both = both.reshape(len(predicted), len(truth))
+    return _similarity(both, _areas(predicted)[:, None], _areas(truth)[None])
 
 
 def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = None, bound: float = BOUND) -> Values:
@@ -65,15 +85,43 @@ def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = Non
         ValueError: If a shape does not fit.
     """
     predicted, truth = _checked(predicted, truth, void)
-    radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
-    counts = [_matches(ours, theirs, radius) for ours, theirs in zip(_packed(predicted), _packed(truth), strict=True)]
-    found, drawn, recalled, wanted = np.concatenate([np.zeros((4, 0)), *counts], axis=1)[:, : len(truth)]
-    precision = np.divide(found, drawn, out=np.zeros_like(found), where=drawn > 0)
-    recall = np.divide(recalled, wanted, out=np.zeros_like(found), where=wanted > 0)
-    total = precision + recall
-    scores = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    scores[(drawn == 0) & (wanted == 0)] = 1
-    return scores
+    _check_pairs(predicted, truth)
+    ours, theirs = _lines_of_both(predicted, truth, bound)
+    pairs = list(zip(ours, theirs, strict=True))
+    found = [np.diagonal(_matches(o, t)) for o, t in pairs]
+    recalled = [np.diagonal(_matches(t, o)) for o, t in pairs]
+    counts = [
+        np.concatenate([np.zeros(0), *part])[: len(truth)] for part in (found, _lengths(ours), recalled, _lengths(theirs))
+    ]
+    return _harmonic(*counts)
+
+
+def boundary_accuracy_of_all(
+    predicted: Masks, truth: Masks, *, void: Mask | None = None, bound: float = BOUND
+) -> Values:
+    """F of every proposal for every object, each as in `boundary_accuracy`.
+
+    Args:
+        predicted: ``(P, H, W)`` bool.
+        truth: ``(K, H, W)`` bool.
+        void: As in `boundary_accuracy`.
+        bound: As in `boundary_accuracy`.
+
+    Returns:
+        ``(P, K)`` in 0-1.
+
+    Raises:
+        ValueError: If a shape does not fit.
+    """
+    predicted, truth = _checked(predicted, truth, void)
+    if not len(predicted) or not len(truth):
+        return np.zeros((len(predicted), len(truth)))
+    ours, theirs = _lines_of_both(predicted, truth, bound)
+    found = np.block([[_matches(o, t) for t in theirs] for o in ours])
+    recalled = np.block([[_matches(t, o).T for t in theirs] for o in ours])
+    drawn, wanted = np.concatenate(_lengths(ours))[:, None], np.concatenate(_lengths(theirs))[None]
+    kept = (slice(len(predicted)), slice(len(truth)))
+    return _harmonic(found[kept], drawn[kept[0]], recalled[kept], wanted[:, kept[1]])
 
 
 def boundary_radius(height: int, width: int, bound: float = BOUND) -> int:
@@ -103,25 +151,47 @@ def dilate(bits: Bits, radius: int) -> Bits:
 
     A disk is a stack of horizontal runs, and the longer runs contain the shorter ones: from the disk's top to its
     middle the picture is smeared further sideways, and laid over the result at that height, above and below.
+
+    The rows lie behind one another with a gap of the radius between them, so that a shift is one of a single long
+    row, and what leaves a row stays in the gap.
     """
-    height = bits.shape[0]
-    grown = np.zeros_like(bits)
-    smeared = bits.copy()
+    height, width = bits.shape
+    row = width + radius
+    rows = np.zeros((height, row), np.uint8)
+    rows[:, :width] = bits
+    line = rows.ravel()
+    smeared, grown = line.copy(), np.zeros_like(line)
     reach = 0
     for rise in range(radius, -1, -1):
         while reach < math.isqrt(radius * radius - rise * rise):
             reach += 1
-            smeared[:, reach:] |= bits[:, :-reach]
-            smeared[:, :-reach] |= bits[:, reach:]
+            smeared[reach:] |= line[:-reach]
+            smeared[:-reach] |= line[reach:]
         if rise < height:
-            grown[rise:] |= smeared[: height - rise]
-            grown[: height - rise] |= smeared[rise:]
-    return grown
+            shift = rise * row
+            grown[shift:] |= smeared[: len(line) - shift]
+            grown[: len(line) - shift] |= smeared[shift:]
+    return grown.reshape(height, row)[:, :width]
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Boundaries of eight masks in the part of the frame where there are any.
+
+    Attributes:
+        places: ``(n,)``, where in that part, row by row, any of them has a pixel.
+        masks: ``(n, 8)``, 1 where the boundary at that place is the mask's.
+        near: ``(h * w,)`` bytes, pixels within the tolerance of each.
+    """
+
+    places: NDArray[np.intp]
+    masks: Values
+    near: Bits
 
 
 def _checked(predicted: Masks, truth: Masks, void: Mask | None) -> tuple[Masks, Masks]:
-    """Masks of one shape, void pixels taken out."""
-    if predicted.ndim != 3 or predicted.shape != truth.shape:
+    """Masks of one frame, void pixels taken out."""
+    if predicted.ndim != 3 or truth.ndim != 3 or predicted.shape[1:] != truth.shape[1:]:
         raise ValueError(f"masks must be (K, H, W) and alike, got {predicted.shape} and {truth.shape}")
     if predicted.dtype != np.bool_ or truth.dtype != np.bool_:
         raise ValueError(f"masks must be bool, got {predicted.dtype} and {truth.dtype}")
@@ -132,32 +202,78 @@ def _checked(predicted: Masks, truth: Masks, void: Mask | None) -> tuple[Masks, 
     return predicted & ~void, truth & ~void
 
 
+def _check_pairs(predicted: Masks, truth: Masks) -> None:
+    """Refuse masks that are not one for one."""
+    if len(predicted) != len(truth):
+        raise ValueError(f"masks must be (K, H, W) and alike, got {predicted.shape} and {truth.shape}")
+
+
+def _areas(masks: Masks) -> Values:
+    """Pixels of each mask."""
+    return np.array([np.count_nonzero(mask) for mask in masks], np.float64)
+
+
+def _similarity(both: Values, predicted: Values, truth: Values) -> Values:
+    """J from pixels in both masks and in each."""
+    either = predicted + truth - both
+    return np.divide(both, either, out=np.ones_like(both), where=either > 0)
+
+
+def _lines_of_both(predicted: Masks, truth: Masks, bound: float) -> tuple[list[_Lines], list[_Lines]]:
+    """Boundaries of predicted and of true masks, eight a picture, all cut out of the frame alike."""
+    radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
+    ours, theirs = _packed(predicted), _packed(truth)
+    # Outside the box around all masks there is nothing to find, nor to be found by.
+    box = _box([*ours, *theirs])
+
+    def lines(bits: Bits) -> _Lines:
+        drawn = boundary_map(bits[box])
+        places = np.flatnonzero(drawn.ravel() != 0)
+        return _Lines(places, _unpacked(drawn.ravel()[places]), dilate(drawn, radius).ravel())
+
+    return [lines(bits) for bits in ours], [lines(bits) for bits in theirs]
+
+
 def _packed(masks: Masks) -> list[Bits]:
     """``(K, H, W)`` bool as ceil(K / 8) pictures of bytes: object 8n + i is bit i of picture n."""
     pictures = []
-    for start in range(0, len(masks), _OBJECTS_A_BYTE):
+    for start in range(0, len(masks), _MASKS_A_BYTE):
         bits = np.zeros(masks.shape[1:], np.uint8)
-        for i, mask in enumerate(masks[start : start + _OBJECTS_A_BYTE]):
+        for i, mask in enumerate(masks[start : start + _MASKS_A_BYTE]):
             bits |= mask.view(np.uint8) << np.uint8(i)
         pictures.append(bits)
     return pictures
 
 
-def _matches(predicted: Bits, truth: Bits, radius: int) -> Values:
-    """Boundary pixels of eight objects, ``(4, 8)``: predicted and near a true one, predicted, the reverse of both."""
-    ours, theirs = boundary_map(predicted), boundary_map(truth)
-    either = ours | theirs
-    rows, columns = np.flatnonzero(either.any(axis=1)), np.flatnonzero(either.any(axis=0))
-    if not len(rows):
-        return np.zeros((4, _OBJECTS_A_BYTE))
-    # Outside the box around all boundaries there is nothing to find, nor to be found by.
-    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    ours, theirs = ours[box], theirs[box]
-    found, recalled = ours & dilate(theirs, radius), theirs & dilate(ours, radius)
-    return np.stack([_count(bits) for bits in (found, ours, recalled, theirs)])
+def _box(pictures: Sequence[Bits]) -> tuple[slice, slice]:
+    """Rows and columns of all pixels of any mask, and one around them, where their boundaries lie."""
+    spans = []
+    for across in (1, 0):
+        hit = np.flatnonzero(np.array([picture.max(axis=across, initial=0) for picture in pictures]).any(axis=0))
+        spans.append(slice(max(0, hit[0] - 1), hit[-1] + 2) if len(hit) else slice(0, 1))
+    return spans[0], spans[1]
 
 
-def _count(bits: Bits) -> Values:
-    """Pixels of each of eight objects, ``(8,)``."""
-    histogram = np.bincount(bits[bits != 0], minlength=256)
-    return (histogram @ _OBJECTS_OF_BYTE).astype(np.float64)
+def _unpacked(line: Bits) -> Values:
+    """``(n,)`` bytes as ``(n, 8)``, 0 or 1 for each mask."""
+    return np.unpackbits(line[:, None], axis=1, bitorder="little").astype(np.float64)
+
+
+def _matches(some: _Lines, others: _Lines) -> Values:
+    """Boundary pixels of mask i of ``some`` near the boundary of mask j of ``others``, ``(8, 8)``."""
+    return some.masks.T @ _unpacked(others.near[some.places])
+
+
+def _lengths(lines: Sequence[_Lines]) -> list[Values]:
+    """Boundary pixels of each mask, of eight an array."""
+    return [picture.masks.sum(axis=0) for picture in lines]
+
+
+def _harmonic(found: Values, drawn: Values, recalled: Values, wanted: Values) -> Values:
+    """F from boundary pixels: predicted ones near a true one, all predicted ones, and the reverse of both."""
+    precision = np.divide(found, drawn, out=np.zeros_like(found), where=drawn > 0)
+    recall = np.divide(recalled, wanted, out=np.zeros_like(found), where=wanted > 0)
+    total = precision + recall
+    scores = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    scores[np.broadcast_to((drawn == 0) & (wanted == 0), scores.shape)] = 1
+    return scores

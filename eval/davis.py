@@ -1,4 +1,4 @@
-"""J and F over whole videos, as the DAVIS-2017 program summarises them.
+"""J and F over whole videos, as the DAVIS-2017 program summarises them, and its semi-supervised rules.
 
 Notation: T frames of H x W pixels. Scores are in 0-1.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_uniref.eval.boundaries import Values, boundary_accuracy, region_similarity
+from sam_uniref.eval.boundaries import Values
+from sam_uniref.eval.id_maps import ScoredFrame, score_frame
 
-VOID = 255
 RECALL_THRESHOLD = 0.5
 _QUARTERS = 4
 
@@ -80,7 +80,7 @@ def frame_statistics(values: Sequence[float] | Values) -> FrameStatistics:
 
 
 def summarise(objects: Sequence[ObjectScores]) -> VideoScores:
-    """The mean over objects of what is reported of each.
+    """The mean over objects of what is reported of each: DAVIS, MOSE, and Ref-YouTube-VOS over expressions.
 
     Raises:
         ValueError: If there is no object, or one without a frame.
@@ -88,37 +88,65 @@ def summarise(objects: Sequence[ObjectScores]) -> VideoScores:
     if not objects:
         raise ValueError("there is no object to take a mean over")
     j, f = ([frame_statistics(v) for v in values] for values in zip(*((o.j, o.f) for o in objects), strict=True))
-    return VideoScores(_mean(j), _mean(f))
+    return VideoScores(mean_statistics(j), mean_statistics(f))
 
 
-def semi_supervised(predicted: IdMaps, truth: IdMaps) -> dict[int, ObjectScores]:
-    """One video by DAVIS's semi-supervised rules.
+def mean_statistics(statistics: Sequence[FrameStatistics]) -> FrameStatistics:
+    """The mean over objects, or over runs."""
+    means = np.array([(s.mean, s.recall, s.decay) for s in statistics]).mean(axis=0)
+    return FrameStatistics(*means.tolist())
+
+
+def object_scores(frames: Sequence[ScoredFrame], object_id: int) -> ObjectScores:
+    """An object's J and F in every frame given; 1 where neither map has it."""
+    scores = np.array([frame.of(object_id) for frame in frames], np.float64).reshape(-1, 2)
+    return ObjectScores(scores[:, 0], scores[:, 1])
+
+
+def frames_between(frames: Sequence[ScoredFrame]) -> Sequence[ScoredFrame]:
+    """All but the first frame, whose mask is given, and the last.
+
+    Raises:
+        ValueError: If there are fewer than 3 frames, or no object in the first one.
+    """
+    if len(frames) < 3:
+        raise ValueError(f"the first and the last frame are not scored; at least 3 are needed, got {len(frames)}")
+    if not frames[0].truth:
+        raise ValueError("the first true mask has no object")
+    return frames[1:-1]
+
+
+def semi_supervised_objects(frames: Sequence[ScoredFrame]) -> dict[int, ObjectScores]:
+    """One video by DAVIS's semi-supervised rules, from all its frames in order.
 
     The first frame is given and the last is not scored. Objects are 1 to the highest id of the first true mask,
     whether they are in it or not. Void counts as background. A predicted id that is missing is an empty mask.
-
-    Args:
-        predicted: ``(T, H, W)`` object ids, 0 = background.
-        truth: ``(T, H, W)`` object ids, 255 = void.
 
     Returns:
         Per object id the scores of T - 2 frames.
 
     Raises:
-        ValueError: If the shapes differ, there are fewer than 3 frames or no object, or an id is predicted that the
-            truth lacks.
+        ValueError: If there are fewer than 3 frames or no object, or an id is predicted that the truth lacks.
     """
-    if predicted.shape != truth.shape or truth.ndim != 3:
-        raise ValueError(f"ids must be (T, H, W) and alike, got {predicted.shape} and {truth.shape}")
-    if len(truth) < 3:
-        raise ValueError(f"the first and the last frame are not scored; at least 3 are needed, got {len(truth)}")
-    count = int(truth[0].max(initial=0, where=truth[0] != VOID))
-    if not count:
-        raise ValueError("the first true mask has no object")
-    most = int(predicted.max(initial=0, where=predicted != VOID))
+    scored, count = frames_between(frames), max(frames[0].truth)
+    most = max(max(frame.predicted, default=0) for frame in frames)
     if most > count:
         raise ValueError(f"object {most} is predicted, but the truth has only the ids 1-{count}")
-    return score_ids(predicted[1:-1], truth[1:-1], range(1, count + 1))
+    return {object_id: object_scores(scored, object_id) for object_id in range(1, count + 1)}
+
+
+def semi_supervised(predicted: IdMaps, truth: IdMaps) -> dict[int, ObjectScores]:
+    """`semi_supervised_objects` of maps of ids.
+
+    Args:
+        predicted: ``(T, H, W)`` object ids, 0 = background.
+        truth: ``(T, H, W)`` object ids, 255 = void.
+
+    Raises:
+        ValueError: If the shapes differ, and where `semi_supervised_objects` does.
+    """
+    check_alike(predicted, truth)
+    return semi_supervised_objects([score_frame(p, t) for p, t in zip(predicted, truth, strict=True)])
 
 
 def score_ids(predicted: IdMaps, truth: IdMaps, object_ids: Sequence[int]) -> dict[int, ObjectScores]:
@@ -128,17 +156,20 @@ def score_ids(predicted: IdMaps, truth: IdMaps, object_ids: Sequence[int]) -> di
         predicted: ``(T, H, W)`` object ids.
         truth: ``(T, H, W)`` object ids.
         object_ids: Which to score.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
-    ids = np.asarray(object_ids)[:, None, None]
-    j, f = [], []
-    for ours, theirs in zip(predicted, truth, strict=True):
-        masks, wanted = ours == ids, theirs == ids
-        j.append(region_similarity(masks, wanted))
-        f.append(boundary_accuracy(masks, wanted))
-    return {i: ObjectScores(np.stack(j)[:, k], np.stack(f)[:, k]) for k, i in enumerate(object_ids)}
+    check_alike(predicted, truth)
+    frames = [score_frame(p, t) for p, t in zip(predicted, truth, strict=True)]
+    return {object_id: object_scores(frames, object_id) for object_id in object_ids}
 
 
-def _mean(statistics: Sequence[FrameStatistics]) -> FrameStatistics:
-    """Over objects."""
-    means = np.array([(s.mean, s.recall, s.decay) for s in statistics]).mean(axis=0)
-    return FrameStatistics(*means.tolist())
+def check_alike(predicted: IdMaps, truth: IdMaps) -> None:
+    """Refuse maps ``(T, H, W)`` of different shapes.
+
+    Raises:
+        ValueError: With both shapes.
+    """
+    if predicted.shape != truth.shape or truth.ndim != 3:
+        raise ValueError(f"ids must be (T, H, W) and alike, got {predicted.shape} and {truth.shape}")

@@ -15,6 +15,8 @@ import numpy as np
 
 from sam_uniref.images import Mask
 
+HSNET_SIZE = 400
+
 
 class Overlap(NamedTuple):
     """What all metrics of a predicted mask against the true one are made of, in pixels.
@@ -43,6 +45,20 @@ def overlap(predicted: Mask, truth: Mask) -> Overlap:
     if predicted.shape != truth.shape:
         raise ValueError(f"the prediction is {predicted.shape}, the truth {truth.shape} (height, width)")
     return Overlap(int(np.count_nonzero(predicted & truth)), int(np.count_nonzero(predicted | truth)), int(truth.size))
+
+
+def at_hsnet_size(mask: Mask) -> Mask:
+    """A mask ``(H, W)`` bool at ``(400, 400)``, where HSNet compares masks: pixel i comes from floor(i * H / 400).
+
+    The published FSS-1000 mIoU by class are of masks of this size, UniRef's by image of the pictures' own.
+
+    Raises:
+        ValueError: If the mask has no pixel.
+    """
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f"a mask must be (H, W), got {mask.shape}")
+    rows, columns = (np.arange(HSNET_SIZE) * side // HSNET_SIZE for side in mask.shape)
+    return mask[rows[:, None], columns]
 
 
 def overall_iou(overlaps: Sequence[Overlap]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import shutil
 import tempfile
@@ -30,19 +31,37 @@ LARGEST_PALETTE_ID = 254
 _LUMA = (0.299, 0.587, 0.114)
 
 
+@functools.cache
+def _palette() -> bytes:
+    """Colours of all ids, three bytes each."""
+    return bytes(channel for object_id in range(256) for channel in id_color(object_id))
+
+
+def palette_png(labels: NDArray[np.integer[Any]]) -> bytes:
+    """Object ids ``(H, W)`` as a palette PNG in the colours of PASCAL VOC and DAVIS.
+
+    Raises:
+        ValueError: If an id is above 254.
+    """
+    if labels.max() > LARGEST_PALETTE_ID:
+        raise ValueError(f"a palette PNG holds ids up to {LARGEST_PALETTE_ID}, got {labels.max()}")
+    picture = PILImage.fromarray(labels.astype(np.uint8))
+    picture.putpalette(_palette())
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
+
+
 def save_palette(labels: NDArray[np.integer[Any]], path: str | Path) -> None:
-    """Write object ids ``(H, W)`` as a palette PNG in the colours of PASCAL VOC and DAVIS; it is whole or not there.
+    """Write object ids ``(H, W)`` as `palette_png`; the file is whole or not there.
 
     Raises:
         ValueError: If an id is above 254.
         OSError: If it cannot be written.
     """
-    if labels.max() > LARGEST_PALETTE_ID:
-        raise ValueError(f"a palette PNG holds ids up to {LARGEST_PALETTE_ID}, got {labels.max()}")
-    picture = PILImage.fromarray(labels.astype(np.uint8))
-    picture.putpalette([channel for object_id in range(256) for channel in id_color(object_id)])
+    png = palette_png(labels)
     with whole_file(path) as temporary:
-        picture.save(temporary, format="PNG")
+        temporary.write_bytes(png)
 
 
 def paint_objects(picture: RGB, labels: NDArray[np.integer[Any]], names: Mapping[int, str] | None = None) -> RGB:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from sam_uniref.data.prepared.counts import COUNTED, count_split
 from sam_uniref.data.prepared.leakage import count_evaluated
-from sam_uniref.data.prepared.prepare import Report, chosen_splits, worker_count
+from sam_uniref.data.prepared.prepare import Report, chosen_splits
 from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.prepared.shards import read_info
 from sam_uniref.data.prepared.temporary import temporary_split
+from sam_uniref.processes import worker_count
 
 if TYPE_CHECKING:
     from sam_uniref.data.formats.base import DataFormat

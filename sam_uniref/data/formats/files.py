@@ -150,11 +150,15 @@ def sound_mask(
     return fit_to_image(ids, size, name)
 
 
-def load_palette_ids(path: Path) -> NDArray[np.uint8]:
+def load_palette_ids(path: Path, *, keep_void: bool = False) -> NDArray[np.uint8]:
     """The id map ``(H, W)`` of a video set's mask, 0 = background, void (255) = background.
 
     A palette or grey picture's values are the ids; a colour picture's colours are those of PASCAL-VOC's palette, in
     which these sets are shown. A picture of 0 and 255 alone has one object.
+
+    Args:
+        path: Of the picture.
+        keep_void: Leave 255 as it is, also where there is nothing but 0 and 255.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -168,10 +172,9 @@ def load_palette_ids(path: Path) -> NDArray[np.uint8]:
         raise FileNotFoundError(f"there is no mask at {path}") from None
     except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise ValueError(f"it is not a whole picture ({error})") from error
-    found = np.unique(values)
-    if VOID not in found:
+    if keep_void or values.max(initial=0) < VOID:  # the largest there is: the usual case is settled without sorting
         return values
-    if set(found.tolist()) <= {0, VOID}:
+    if set(np.unique(values).tolist()) <= {0, VOID}:
         return (values > 0).astype(np.uint8)
     return np.where(values == VOID, 0, values).astype(np.uint8)
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.prepared.shards import INFO_FILE, PreparedInfo, Shard, read_info
+from sam_uniref.processes import working_processes
 
 if TYPE_CHECKING:
     from sam_uniref.data.formats.base import DataFormat
-
-# Units in work or waiting for a process: what bounds the memory.
-_WAITING_A_WORKER = 2
 
 Report = Callable[[str, int], None]
 
@@ -77,20 +72,6 @@ def chosen_splits(layout: DataFormat, root: Path, splits: tuple[str, ...] | None
     return tuple(dict.fromkeys(splits or found))
 
 
-def worker_count(workers: int | None) -> int:
-    """Number of processes; one a core by default.
-
-    Raises:
-        ValueError: If it is negative.
-    """
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers must be at least 0, got {workers}")
-    if workers is not None:
-        return workers
-    # Of a container's or a job's cores, where the system tells.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _begin(layout: DataFormat, root: Path, folder: Path) -> PreparedInfo:
     """The set's information, checked against an earlier run's."""
     absolute = str(root.resolve())
@@ -113,7 +94,7 @@ def _prepare_split(
     target = folder / split
     target.mkdir(parents=True, exist_ok=True)
     problems, rows, shards = Problems(), 0, 0
-    with _executor(workers) as (submit, at_once):
+    with working_processes(workers) as (submit, at_once):
         waiting: list[tuple[Shard, Future[None] | None]] = []
 
         def settle() -> None:
@@ -155,28 +136,3 @@ def _remove_from(folder: Path, number: int) -> None:
     while Shard(folder, number).summary_file.is_file():
         Shard(folder, number).remove()
         number += 1
-
-
-@contextmanager
-def _executor(workers: int | None) -> Iterator[tuple[Callable[..., Future[None]], int]]:
-    """What takes work, and how much of it may wait."""
-    count = worker_count(workers)
-    if count == 0:
-        yield _at_once, 0
-        return
-    executor: Executor
-    # Ctrl-C reaches all processes of a terminal: this one stops the work, the others finish their shards.
-    with ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
-        try:
-            yield executor.submit, _WAITING_A_WORKER * count
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
-
-
-def _at_once(function: Callable[..., None], *arguments: Any) -> Future[None]:
-    """Do it here."""
-    future: Future[None] = Future()
-    function(*arguments)
-    future.set_result(None)
-    return future

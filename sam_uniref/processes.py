@@ -1,0 +1,60 @@
+"""Work that is shared out to processes, so many pieces at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# Pieces in work or waiting for a process: what bounds the memory.
+_WAITING_A_WORKER = 2
+
+
+def worker_count(workers: int | None) -> int:
+    """Number of processes; one a core by default.
+
+    Raises:
+        ValueError: If it is negative.
+    """
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
+    if workers is not None:
+        return workers
+    # Of a container's or a job's cores, where the system tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def working_processes(workers: int | None) -> Iterator[tuple[Callable[..., Future[Any]], int]]:
+    """What takes work, ``submit(function, *arguments)``, and how much of it may wait.
+
+    Args:
+        workers: Processes; 0 does the work in this one. By default one a core.
+
+    Raises:
+        ValueError: If it is negative.
+    """
+    count = worker_count(workers)
+    if count == 0:
+        yield _at_once, 0
+        return
+    executor: Executor
+    # Ctrl-C reaches all processes of a terminal: this one stops the work, the others finish their pieces.
+    with ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
+        try:
+            yield executor.submit, _WAITING_A_WORKER * count
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+
+
+def _at_once(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Do it here."""
+    future: Future[T] = Future()
+    future.set_result(function(*arguments))
+    return future
