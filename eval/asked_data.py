@@ -53,7 +53,7 @@ def _protocol(task: Task, arguments: argparse.Namespace) -> TaskProtocol[Any, An
     if task == "ris":
         return Referring(source)
     if task == "fss":
-        return FewShot(source, arguments.shots or SHOTS, arguments.mask_side)
+        return FewShot(source, arguments.shots or SHOTS, hsnet_size=bool(arguments.hsnet_size))
     if task == "vos":
         # Each set by its own rule: DAVIS's evaluation leaves the first and the last frame out.
         usual: FrameRule = "davis" if str(source.made_of["data"]).startswith("davis2017") else "after-first"

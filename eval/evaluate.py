@@ -64,14 +64,14 @@ from sam_uniref.tracked_object import FRAME_REFERENCES
 _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "shots": ("fss",),
     "supports": ("fss",),
-    "mask_side": ("fss",),
+    "hsnet_size": ("fss",),
     "frames": ("vos",),
     "merge": ("rvos",),
     "frame_references": ("vos", "rvos"),
     "score_threshold": ("vos", "rvos"),
 }
 # To the scores, and not to what is predicted.
-_OF_SCORING = ("episodes", "frames", "mask_side")
+_OF_SCORING = ("episodes", "frames", "hsnet_size")
 # And to one kind of data.
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
 
@@ -99,7 +99,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options.add_argument(
         "--supports", choices=get_args(Supports), help="fss: which; fixed, the first by name (UniRef), or drawn (HSNet)"
     )
-    options.add_argument("--mask-side", type=int, help="fss: compare masks at this side in pixels (HSNet: 400)")
+    options.add_argument(
+        "--hsnet-size", action="store_const", const=True, help="fss: compare masks at 400x400 pixels, as HSNet"
+    )
     options.add_argument(
         "--frames", choices=FRAME_RULES, help="vos: scored frames; davis on DAVIS-2017, else after-first, by default"
     )

@@ -83,7 +83,7 @@ def protocols(images: Path, clips: Path) -> list[TaskProtocol[Any, Any]]:
     return [
         Referring(PreparedScenes(images, "val")),
         FewShot(PreparedQueries(images, "val", shots=2), (1, 2)),
-        FewShot(PreparedQueries(images, "val", shots=2, supports="drawn"), (2,), 400),
+        FewShot(PreparedQueries(images, "val", shots=2, supports="drawn"), (2,), hsnet_size=True),
         VideoObjects(PreparedClips(clips, "val", "vos"), "davis"),
         VideoObjects(PreparedClips(clips, "val", "vos")),
         VideoSentences(PreparedClips(clips, "val", "rvos")),
@@ -166,7 +166,7 @@ def test_a_frame_is_loaded_once_for_all_sentences(clips: Path) -> None:
 
 OPTIONS = {
     "ris": ["--task", "ris"],
-    "fss": ["--task", "fss", "--shots", "2", "--supports", "drawn", "--mask-side", "40"],
+    "fss": ["--task", "fss", "--shots", "2", "--supports", "drawn", "--hsnet-size"],
     "vos": ["--task", "vos", "--frames", "davis"],
     "rvos": ["--task", "rvos"],
     "merged": ["--task", "rvos", "--merge"],
