@@ -42,7 +42,7 @@ from sam_uniref.eval.commands import OneLineParser
 from sam_uniref.eval.measures import reported
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
-from sam_uniref.eval.protocols import FRAME_RULES
+from sam_uniref.eval.protocols import FRAME_RULES, MATCHES
 from sam_uniref.eval.report import TaskReport, check_place, write_report
 from sam_uniref.eval.result_folder import ResultFolder
 from sam_uniref.eval.results import Results, results_table, write_rows
@@ -67,11 +67,12 @@ _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "hsnet_size": ("fss",),
     "frames": ("vos",),
     "merge": ("rvos",),
+    "match": ("rvos",),
     "frame_references": ("vos", "rvos"),
     "score_threshold": ("vos", "rvos"),
 }
 # To the scores, and not to what is predicted.
-_OF_SCORING = ("episodes", "frames", "hsnet_size")
+_OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 # And to one kind of data.
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
 
@@ -112,6 +113,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="rvos: ask the k-th sentences of all objects together, and average the runs (Ref-DAVIS17)",
     )
     options.add_argument(
+        "--match",
+        choices=MATCHES,
+        help="rvos --merge: score an object by the answer that fits it best (default, as published), or by its id",
+    )
+    options.add_argument(
         "--frame-references",
         choices=FRAME_REFERENCES,
         help="vos, rvos: frames of the clip whose masks an object is found by; both by default, as published",
@@ -148,6 +154,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for name, of in _OPTIONS_OF.items():
         if name in given and not set(of) & set(tasks):
             raise ValueError(f"{_option(name)} is of {' and '.join(of)}, not of {arguments.task}; leave it out")
+    if arguments.match is not None and not arguments.merge:
+        raise ValueError("--match is of --merge; leave it out")
     if arguments.frame_references == "none" and "vos" in tasks:
         raise ValueError("--frame-references none has nothing to follow a first frame's mask by; use --task rvos")
     # JSON has no infinity, and no score reaches NaN.
