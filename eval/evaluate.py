@@ -13,10 +13,13 @@
 
 Predictions are stored case by case in FOLDER/predictions; run again, the command goes on where it was stopped. Then
 they are scored: FOLDER/results.json, {task: {metric: {"value", "low", "high", "n", "unit"}}} with 95 % intervals,
-FOLDER/settings.json, what was evaluated, a CSV of samples, objects and videos, and FOLDER/report/index.html. A split
-whose masks are not public is predicted and not scored. A folder of PNGs has <sample>.png (ris: the sentence's name,
-fss: the query's), <video>/<frame>.png with ids (vos), <video>/<sentence's name>/<frame>.png (rvos), or with --merge
-anno_<run>/<video>/<frame>.png with ids. What the metrics mean stands in the report.
+FOLDER/settings.json, what was evaluated, a CSV of samples, objects and videos, and FOLDER/report/index.html, all of the
+tasks of the last command. A split whose masks are not public is predicted and not scored. What the metrics mean stands
+in the report.
+
+A folder of PNGs has <sample>.png (ris: the sentence's name, fss: the query's), <video>/<frame>.png with ids (vos),
+<video>/<sentence's name>/<frame>.png (rvos), or with --merge anno_<run>/<video>/<frame>.png with ids. --write-masks
+writes one, which is also what `sam_uniref.eval.submissions` makes archives for servers of.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ from sam_uniref.loading import load_for_use, named_device
 from sam_uniref.state import write_json
 from sam_uniref.tracked_object import FRAME_REFERENCES
 
-# Options that mean something to some tasks only.
+# Options that mean something to some tasks only, and to one kind of data only.
 _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "shots": ("fss",),
     "supports": ("fss",),
@@ -71,10 +74,9 @@ _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "frame_references": ("vos", "rvos"),
     "score_threshold": ("vos", "rvos"),
 }
-# To the scores, and not to what is predicted.
-_OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
-# And to one kind of data.
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
+# What only the scores depend on, and not what is predicted.
+_OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
