@@ -91,8 +91,7 @@ def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = Non
     found = [np.diagonal(_matches(o, t)) for o, t in pairs]
     recalled = [np.diagonal(_matches(t, o)) for o, t in pairs]
     counts = [
-        np.concatenate([np.zeros(0), *part])[: len(truth)]
-        for part in (found, _lengths(ours), recalled, _lengths(theirs))
+        np.concatenate([np.zeros(0), *part])[: len(truth)] for part in (found, _lengths(ours), recalled, _lengths(theirs))
     ]
     return _harmonic(*counts)
 
