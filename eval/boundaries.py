@@ -220,7 +220,8 @@ def _check_pairs(predicted: Masks, truth: Masks) -> None:
 
 def _count(predicted: Mask, truth: Mask) -> tuple[int, int, int]:
     """Pixels of both masks, of the predicted and of the true one."""
-    return np.count_nonzero(predicted & truth), np.count_nonzero(predicted), np.count_nonzero(truth)
+    both, ours, theirs = (int(np.count_nonzero(mask)) for mask in (predicted & truth, predicted, truth))
+    return both, ours, theirs
 
 
 def _columns(counts: Iterable[tuple[int, int, int]]) -> list[Values]:
