@@ -7,13 +7,14 @@ are packed, eight a byte, so that a shift of the picture shifts all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_uniref.eval.packed_masks import Bits, PackedMasks, Values, areas, cut_out, pack, unpack_line
+from sam_uniref.eval.packed_masks import MASKS_A_BYTE, Bits, Values, cut_out, pack, unpack_line
 from sam_uniref.images import Mask
 
 Masks = NDArray[np.bool_]
@@ -37,7 +38,7 @@ def region_similarity(predicted: Masks, truth: Masks, *, void: Mask | None = Non
     """
     predicted, truth = _checked(predicted, truth, void)
     _check_pairs(predicted, truth)
-    return _similarity_of_packed(pack(predicted), pack(truth))
+    return _similarity(*_columns(_count(p, t) for p, t in zip(predicted, truth, strict=True)))
 
 
 def region_similarity_of_all(predicted: Masks, truth: Masks, *, void: Mask | None = None) -> Values:
@@ -55,9 +56,8 @@ def region_similarity_of_all(predicted: Masks, truth: Masks, *, void: Mask | Non
         ValueError: If a shape does not fit.
     """
     predicted, truth = _checked(predicted, truth, void)
-    both = np.array([[np.count_nonzero(p & t) for t in truth] for p in predicted], np.float64)
-    both = both.reshape(len(predicted), len(truth))
-    return _similarity(both, areas(pack(predicted))[:, None], areas(pack(truth))[None])
+    counts = _columns(_count(p, t) for p in predicted for t in truth)
+    return _similarity(*(count.reshape(len(predicted), len(truth)) for count in counts))
 
 
 def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = None, bound: float = BOUND) -> Values:
@@ -82,7 +82,7 @@ def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = Non
     predicted, truth = _checked(predicted, truth, void)
     _check_pairs(predicted, truth)
     radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
-    return _accuracy_of_packed(*cut_out(pack(predicted), pack(truth)), radius)
+    return _accuracy(pack(chain.from_iterable(zip(predicted, truth, strict=True))), len(truth), radius)
 
 
 def boundary_accuracy_of_all(
@@ -106,27 +106,33 @@ def boundary_accuracy_of_all(
     if not len(predicted) or not len(truth):
         return np.zeros((len(predicted), len(truth)))
     radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
-    ours, theirs = (_lines(packed, radius) for packed in cut_out(pack(predicted), pack(truth)))
-    found = np.block([[_matches(o, t) for t in theirs] for o in ours])
-    recalled = np.block([[_matches(t, o).T for t in theirs] for o in ours])
-    drawn, wanted = _joined(_lengths(ours))[:, None], _joined(_lengths(theirs))[None]
-    kept = (slice(len(predicted)), slice(len(truth)))
-    return _harmonic(found[kept], drawn[kept[0]], recalled[kept], wanted[:, kept[1]])
+    lines = [_lines(bits, radius) for bits in cut_out(pack([*predicted, *truth]))]
+    table = np.block([[_near(some, others) for others in lines] for some in lines])
+    ours, theirs = slice(len(predicted)), slice(len(predicted), len(predicted) + len(truth))
+    lengths = np.diagonal(table)
+    return _harmonic(table[ours, theirs], lengths[ours, None], table[theirs, ours].T, lengths[None, theirs])
 
 
-def score_packed(predicted: PackedMasks, truth: PackedMasks, radius: int) -> tuple[Values, Values]:
-    """J and F of each object, as `region_similarity` and `boundary_accuracy` have them.
+def score_pairs(pairs: Iterable[tuple[Mask, Mask]], radius: int) -> tuple[Values, Values]:
+    """J and F of each object, as `region_similarity` and `boundary_accuracy` have them, in less memory than these.
 
     Args:
-        predicted: K masks.
-        truth: K masks, object k's truth against object k's prediction.
+        pairs: The predicted and the true mask ``(H, W)`` bool of an object; each is looked at once.
         radius: `boundary_radius` of the frame.
 
     Returns:
         ``(K,)`` each, in 0-1.
     """
-    predicted, truth = cut_out(predicted, truth)
-    return _similarity_of_packed(predicted, truth), _accuracy_of_packed(predicted, truth, radius)
+    counts = []
+
+    def counted() -> Iterator[Mask]:
+        for predicted, truth in pairs:
+            counts.append(_count(predicted, truth))
+            yield predicted
+            yield truth
+
+    pictures = pack(counted())
+    return _similarity(*_columns(counts)), _accuracy(pictures, len(counts), radius)
 
 
 def boundary_radius(height: int, width: int, bound: float = BOUND) -> int:
@@ -212,10 +218,15 @@ def _check_pairs(predicted: Masks, truth: Masks) -> None:
         raise ValueError(f"masks must be (K, H, W) and alike, got {predicted.shape} and {truth.shape}")
 
 
-def _similarity_of_packed(predicted: PackedMasks, truth: PackedMasks) -> Values:
-    """J of each object."""
-    both = tuple(p & t for p, t in zip(predicted.pictures, truth.pictures, strict=True))
-    return _similarity(areas(PackedMasks(truth.count, both)), areas(predicted), areas(truth))
+def _count(predicted: Mask, truth: Mask) -> tuple[int, int, int]:
+    """Pixels of both masks, of the predicted and of the true one."""
+    both, ours, theirs = (int(np.count_nonzero(mask)) for mask in (predicted & truth, predicted, truth))
+    return both, ours, theirs
+
+
+def _columns(counts: Iterable[tuple[int, int, int]]) -> list[Values]:
+    """The counts of all pairs, one array a kind."""
+    return list(np.array(list(counts), np.float64).reshape(-1, 3).T)
 
 
 def _similarity(both: Values, predicted: Values, truth: Values) -> Values:
@@ -224,45 +235,33 @@ def _similarity(both: Values, predicted: Values, truth: Values) -> Values:
     return np.divide(both, either, out=np.ones_like(both), where=either > 0)
 
 
-def _accuracy_of_packed(predicted: PackedMasks, truth: PackedMasks, radius: int) -> Values:
-    """F of each object."""
-    ours, theirs = _lines(predicted, radius), _lines(truth, radius)
-    pairs = list(zip(ours, theirs, strict=True))
-    found = [np.diagonal(_matches(o, t)) for o, t in pairs]
-    recalled = [np.diagonal(_matches(t, o)) for o, t in pairs]
-    counts = (_joined(part)[: truth.count] for part in (found, _lengths(ours), recalled, _lengths(theirs)))
-    return _harmonic(*counts)
+def _accuracy(pictures: Sequence[Bits], count: int, radius: int) -> Values:
+    """F of each object, whose predicted and true mask are packed side by side, so always in the same byte."""
+    tables = [_near(lines, lines) for lines in (_lines(bits, radius) for bits in cut_out(pictures))]
+    ours, theirs = np.arange(0, MASKS_A_BYTE, 2), np.arange(1, MASKS_A_BYTE, 2)
+    kinds = ((ours, theirs), (ours, ours), (theirs, ours), (theirs, theirs))
+    return _harmonic(*(np.concatenate([np.zeros(0), *(table[kind] for table in tables)])[:count] for kind in kinds))
 
 
-def _lines(packed: PackedMasks, radius: int) -> list[_Lines]:
-    """Boundaries, eight masks a picture."""
-    lines = []
-    for bits in packed.pictures:
-        drawn = boundary_map(bits)
-        places = np.flatnonzero(drawn.ravel() != 0)
-        near = np.zeros_like(drawn)
-        if len(places):
-            # Rows out of reach of any boundary stay empty.
-            first, last = (int(place) // drawn.shape[1] for place in places[[0, -1]])
-            rows = slice(max(0, first - radius), last + radius + 1)
-            near[rows] = dilate(drawn[rows], radius)
-        lines.append(_Lines(places, unpack_line(drawn.ravel()[places]), near.ravel()))
-    return lines
+def _lines(bits: Bits, radius: int) -> _Lines:
+    """Boundaries of the masks of one picture."""
+    drawn = boundary_map(bits)
+    places = np.flatnonzero(drawn.ravel() != 0)
+    near = np.zeros_like(drawn)
+    if len(places):
+        # Rows out of reach of any boundary stay empty.
+        first, last = (int(place) // drawn.shape[1] for place in places[[0, -1]])
+        rows = slice(max(0, first - radius), last + radius + 1)
+        near[rows] = dilate(drawn[rows], radius)
+    return _Lines(places, unpack_line(drawn.ravel()[places]), near.ravel())
 
 
-def _matches(some: _Lines, others: _Lines) -> Values:
-    """Boundary pixels of mask i of ``some`` near the boundary of mask j of ``others``, ``(8, 8)``."""
+def _near(some: _Lines, others: _Lines) -> Values:
+    """Boundary pixels of mask i of ``some`` within the tolerance of mask j's of ``others``, ``(8, 8)``.
+
+    Those of a mask near its own boundary are all that it has.
+    """
     return some.masks.T @ unpack_line(others.near[some.places])
-
-
-def _lengths(lines: Sequence[_Lines]) -> list[Values]:
-    """Boundary pixels of each mask, of eight an array."""
-    return [picture.masks.sum(axis=0) for picture in lines]
-
-
-def _joined(parts: Sequence[Values]) -> Values:
-    """One array after the other; empty for none."""
-    return np.concatenate([np.zeros(0), *parts])
 
 
 def _harmonic(found: Values, drawn: Values, recalled: Values, wanted: Values) -> Values:

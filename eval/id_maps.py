@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_uniref.data.formats.files import VOID
-from sam_uniref.eval.boundaries import boundary_radius, score_packed
-from sam_uniref.eval.packed_masks import pack
+from sam_uniref.eval.boundaries import boundary_radius, score_pairs
 
 BACKGROUND = 0
 
@@ -53,8 +52,7 @@ def score_frame(predicted: IdMap, truth: IdMap) -> ScoredFrame:
     known, values = ids_in(truth), values_in(predicted)
     found = _objects(values)
     # One by one: all masks of a frame at once are more memory than the processor has at hand.
-    masks, wanted = (pack(ids == object_id for object_id in known) for ids in (predicted, truth))
-    j, f = score_packed(masks, wanted, boundary_radius(*truth.shape))
+    j, f = score_pairs(((predicted == i, truth == i) for i in known), boundary_radius(*truth.shape))
     scores = {i: (float(j[k]), float(f[k])) for k, i in enumerate(known)}
     # An object that is not there: nothing overlaps, and only a mask that fills the picture has no boundary either.
     scores |= {i: (0.0, float(values == [i])) for i in set(found) - set(known)}
