@@ -53,12 +53,12 @@ def _protocol(task: Task, arguments: argparse.Namespace) -> TaskProtocol[Any, An
     if task == "ris":
         return Referring(source)
     if task == "fss":
-        return FewShot(source, arguments.shots or SHOTS, arguments.mask_side)
+        return FewShot(source, arguments.shots or SHOTS, hsnet_size=bool(arguments.hsnet_size))
     if task == "vos":
         # Each set by its own rule: DAVIS's evaluation leaves the first and the last frame out.
         usual: FrameRule = "davis" if str(source.made_of["data"]).startswith("davis2017") else "after-first"
         return VideoObjects(source, arguments.frames or usual)
-    return MergedSentences(source) if arguments.merge else VideoSentences(source)
+    return MergedSentences(source, arguments.match or "best") if arguments.merge else VideoSentences(source)
 
 
 def _refshapes(task: Task, arguments: argparse.Namespace) -> Source[Any]:

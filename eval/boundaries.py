@@ -1,28 +1,25 @@
 """J and F of one frame as DAVIS defines them: region similarity and boundary accuracy.
 
-Notation: K objects, P proposals for them, a frame of H x W pixels. All masks of a frame are compared in one pass: a
-byte holds eight of them, a bit each, so that a shift of the picture shifts all of them.
+Notation: K objects, P proposals for them, a frame of H x W pixels. All masks of a frame are compared in one pass: they
+are packed, eight a byte, so that a shift of the picture shifts all of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_uniref.eval.packed_masks import MASKS_A_BYTE, Bits, Values, cut_out, pack, unpack_line
 from sam_uniref.images import Mask
 
 Masks = NDArray[np.bool_]
-Bits = NDArray[np.uint8]
-Values = NDArray[np.float64]
-
 BOUND = 0.008
 """How far apart boundaries may lie and still match, as a share of the picture's diagonal."""
-
-_MASKS_A_BYTE = 8
 
 
 def region_similarity(predicted: Masks, truth: Masks, *, void: Mask | None = None) -> Values:
@@ -41,8 +38,7 @@ def region_similarity(predicted: Masks, truth: Masks, *, void: Mask | None = Non
     """
     predicted, truth = _checked(predicted, truth, void)
     _check_pairs(predicted, truth)
-    both = np.array([np.count_nonzero(p & t) for p, t in zip(predicted, truth, strict=True)], np.float64)
-    return _similarity(both, _areas(predicted), _areas(truth))
+    return _similarity(*_columns(_count(p, t) for p, t in zip(predicted, truth, strict=True)))
 
 
 def region_similarity_of_all(predicted: Masks, truth: Masks, *, void: Mask | None = None) -> Values:
@@ -60,9 +56,8 @@ def region_similarity_of_all(predicted: Masks, truth: Masks, *, void: Mask | Non
         ValueError: If a shape does not fit.
     """
     predicted, truth = _checked(predicted, truth, void)
-    both = np.array([[np.count_nonzero(p & t) for t in truth] for p in predicted], np.float64)
-    both = both.reshape(len(predicted), len(truth))
-    return _similarity(both, _areas(predicted)[:, None], _areas(truth)[None])
+    counts = _columns(_count(p, t) for p in predicted for t in truth)
+    return _similarity(*(count.reshape(len(predicted), len(truth)) for count in counts))
 
 
 def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = None, bound: float = BOUND) -> Values:
@@ -86,15 +81,8 @@ def boundary_accuracy(predicted: Masks, truth: Masks, *, void: Mask | None = Non
     """
     predicted, truth = _checked(predicted, truth, void)
     _check_pairs(predicted, truth)
-    ours, theirs = _lines_of_both(predicted, truth, bound)
-    pairs = list(zip(ours, theirs, strict=True))
-    found = [np.diagonal(_matches(o, t)) for o, t in pairs]
-    recalled = [np.diagonal(_matches(t, o)) for o, t in pairs]
-    counts = [
-        np.concatenate([np.zeros(0), *part])[: len(truth)]
-        for part in (found, _lengths(ours), recalled, _lengths(theirs))
-    ]
-    return _harmonic(*counts)
+    radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
+    return _accuracy(pack(chain.from_iterable(zip(predicted, truth, strict=True))), len(truth), radius)
 
 
 def boundary_accuracy_of_all(
@@ -117,12 +105,34 @@ def boundary_accuracy_of_all(
     predicted, truth = _checked(predicted, truth, void)
     if not len(predicted) or not len(truth):
         return np.zeros((len(predicted), len(truth)))
-    ours, theirs = _lines_of_both(predicted, truth, bound)
-    found = np.block([[_matches(o, t) for t in theirs] for o in ours])
-    recalled = np.block([[_matches(t, o).T for t in theirs] for o in ours])
-    drawn, wanted = np.concatenate(_lengths(ours))[:, None], np.concatenate(_lengths(theirs))[None]
-    kept = (slice(len(predicted)), slice(len(truth)))
-    return _harmonic(found[kept], drawn[kept[0]], recalled[kept], wanted[:, kept[1]])
+    radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
+    lines = [_lines(bits, radius) for bits in cut_out(pack([*predicted, *truth]))]
+    table = np.block([[_near(some, others) for others in lines] for some in lines])
+    ours, theirs = slice(len(predicted)), slice(len(predicted), len(predicted) + len(truth))
+    lengths = np.diagonal(table)
+    return _harmonic(table[ours, theirs], lengths[ours, None], table[theirs, ours].T, lengths[None, theirs])
+
+
+def score_pairs(pairs: Iterable[tuple[Mask, Mask]], radius: int) -> tuple[Values, Values]:
+    """J and F of each object, as `region_similarity` and `boundary_accuracy` have them, in less memory than these.
+
+    Args:
+        pairs: The predicted and the true mask ``(H, W)`` bool of an object; each is looked at once.
+        radius: `boundary_radius` of the frame.
+
+    Returns:
+        ``(K,)`` each, in 0-1.
+    """
+    counts = []
+
+    def counted() -> Iterator[Mask]:
+        for predicted, truth in pairs:
+            counts.append(_count(predicted, truth))
+            yield predicted
+            yield truth
+
+    pictures = pack(counted())
+    return _similarity(*_columns(counts)), _accuracy(pictures, len(counts), radius)
 
 
 def boundary_radius(height: int, width: int, bound: float = BOUND) -> int:
@@ -139,10 +149,8 @@ def boundary_map(masks: NDArray) -> NDArray:
         masks: ``(..., H, W)`` bool, or bytes of eight objects.
     """
     drawn = np.zeros_like(masks)
-    across = masks[..., :, :-1] ^ masks[..., :, 1:]
-    down = masks[..., :-1, :] ^ masks[..., 1:, :]
-    drawn[..., :, :-1] |= across
-    drawn[..., :-1, :] |= down
+    np.bitwise_xor(masks[..., :, :-1], masks[..., :, 1:], out=drawn[..., :, :-1])
+    drawn[..., :-1, :] |= masks[..., :-1, :] ^ masks[..., 1:, :]
     drawn[..., :-1, :-1] |= masks[..., :-1, :-1] ^ masks[..., 1:, 1:]
     return drawn
 
@@ -171,7 +179,8 @@ def dilate(bits: Bits, radius: int) -> Bits:
         if rise < height:
             shift = rise * row
             grown[shift:] |= smeared[: len(line) - shift]
-            grown[: len(line) - shift] |= smeared[shift:]
+            if rise:
+                grown[: len(line) - shift] |= smeared[shift:]
     return grown.reshape(height, row)[:, :width]
 
 
@@ -209,9 +218,15 @@ def _check_pairs(predicted: Masks, truth: Masks) -> None:
         raise ValueError(f"masks must be (K, H, W) and alike, got {predicted.shape} and {truth.shape}")
 
 
-def _areas(masks: Masks) -> Values:
-    """Pixels of each mask."""
-    return np.array([np.count_nonzero(mask) for mask in masks], np.float64)
+def _count(predicted: Mask, truth: Mask) -> tuple[int, int, int]:
+    """Pixels of both masks, of the predicted and of the true one."""
+    both, ours, theirs = (int(np.count_nonzero(mask)) for mask in (predicted & truth, predicted, truth))
+    return both, ours, theirs
+
+
+def _columns(counts: Iterable[tuple[int, int, int]]) -> list[Values]:
+    """The counts of all pairs, one array a kind."""
+    return list(np.array(list(counts), np.float64).reshape(-1, 3).T)
 
 
 def _similarity(both: Values, predicted: Values, truth: Values) -> Values:
@@ -220,54 +235,33 @@ def _similarity(both: Values, predicted: Values, truth: Values) -> Values:
     return np.divide(both, either, out=np.ones_like(both), where=either > 0)
 
 
-def _lines_of_both(predicted: Masks, truth: Masks, bound: float) -> tuple[list[_Lines], list[_Lines]]:
-    """Boundaries of predicted and of true masks, eight a picture, all cut out of the frame alike."""
-    radius = boundary_radius(truth.shape[1], truth.shape[2], bound)
-    ours, theirs = _packed(predicted), _packed(truth)
-    # Outside the box around all masks there is nothing to find, nor to be found by.
-    box = _box([*ours, *theirs])
-
-    def lines(bits: Bits) -> _Lines:
-        drawn = boundary_map(bits[box])
-        places = np.flatnonzero(drawn.ravel() != 0)
-        return _Lines(places, _unpacked(drawn.ravel()[places]), dilate(drawn, radius).ravel())
-
-    return [lines(bits) for bits in ours], [lines(bits) for bits in theirs]
+def _accuracy(pictures: Sequence[Bits], count: int, radius: int) -> Values:
+    """F of each object, whose predicted and true mask are packed side by side, so always in the same byte."""
+    tables = [_near(lines, lines) for lines in (_lines(bits, radius) for bits in cut_out(pictures))]
+    ours, theirs = np.arange(0, MASKS_A_BYTE, 2), np.arange(1, MASKS_A_BYTE, 2)
+    kinds = ((ours, theirs), (ours, ours), (theirs, ours), (theirs, theirs))
+    return _harmonic(*(np.concatenate([np.zeros(0), *(table[kind] for table in tables)])[:count] for kind in kinds))
 
 
-def _packed(masks: Masks) -> list[Bits]:
-    """``(K, H, W)`` bool as ceil(K / 8) pictures of bytes: object 8n + i is bit i of picture n."""
-    pictures = []
-    for start in range(0, len(masks), _MASKS_A_BYTE):
-        bits = np.zeros(masks.shape[1:], np.uint8)
-        for i, mask in enumerate(masks[start : start + _MASKS_A_BYTE]):
-            bits |= mask.view(np.uint8) << np.uint8(i)
-        pictures.append(bits)
-    return pictures
+def _lines(bits: Bits, radius: int) -> _Lines:
+    """Boundaries of the masks of one picture."""
+    drawn = boundary_map(bits)
+    places = np.flatnonzero(drawn.ravel() != 0)
+    near = np.zeros_like(drawn)
+    if len(places):
+        # Rows out of reach of any boundary stay empty.
+        first, last = (int(place) // drawn.shape[1] for place in places[[0, -1]])
+        rows = slice(max(0, first - radius), last + radius + 1)
+        near[rows] = dilate(drawn[rows], radius)
+    return _Lines(places, unpack_line(drawn.ravel()[places]), near.ravel())
 
 
-def _box(pictures: Sequence[Bits]) -> tuple[slice, slice]:
-    """Rows and columns of all pixels of any mask, and one around them, where their boundaries lie."""
-    spans = []
-    for across in (1, 0):
-        hit = np.flatnonzero(np.array([picture.max(axis=across, initial=0) for picture in pictures]).any(axis=0))
-        spans.append(slice(max(0, hit[0] - 1), hit[-1] + 2) if len(hit) else slice(0, 1))
-    return spans[0], spans[1]
+def _near(some: _Lines, others: _Lines) -> Values:
+    """Boundary pixels of mask i of ``some`` within the tolerance of mask j's of ``others``, ``(8, 8)``.
 
-
-def _unpacked(line: Bits) -> Values:
-    """``(n,)`` bytes as ``(n, 8)``, 0 or 1 for each mask."""
-    return np.unpackbits(line[:, None], axis=1, bitorder="little").astype(np.float64)
-
-
-def _matches(some: _Lines, others: _Lines) -> Values:
-    """Boundary pixels of mask i of ``some`` near the boundary of mask j of ``others``, ``(8, 8)``."""
-    return some.masks.T @ _unpacked(others.near[some.places])
-
-
-def _lengths(lines: Sequence[_Lines]) -> list[Values]:
-    """Boundary pixels of each mask, of eight an array."""
-    return [picture.masks.sum(axis=0) for picture in lines]
+    Those of a mask near its own boundary are all that it has.
+    """
+    return some.masks.T @ unpack_line(others.near[some.places])
 
 
 def _harmonic(found: Values, drawn: Values, recalled: Values, wanted: Values) -> Values:

@@ -13,10 +13,13 @@
 
 Predictions are stored case by case in FOLDER/predictions; run again, the command goes on where it was stopped. Then
 they are scored: FOLDER/results.json, {task: {metric: {"value", "low", "high", "n", "unit"}}} with 95 % intervals,
-FOLDER/settings.json, what was evaluated, a CSV of samples, objects and videos, and FOLDER/report/index.html. A split
-whose masks are not public is predicted and not scored. A folder of PNGs has <sample>.png (ris: the sentence's name,
-fss: the query's), <video>/<frame>.png with ids (vos), <video>/<sentence's name>/<frame>.png (rvos), or with --merge
-anno_<run>/<video>/<frame>.png with ids. What the metrics mean stands in the report.
+FOLDER/settings.json, what was evaluated, a CSV of samples, objects and videos, and FOLDER/report/index.html, all of the
+tasks of the last command. A split whose masks are not public is predicted and not scored. What the metrics mean stands
+in the report.
+
+A folder of PNGs has <sample>.png (ris: the sentence's name, fss: the query's), <video>/<frame>.png with ids (vos),
+<video>/<sentence's name>/<frame>.png (rvos), or with --merge anno_<run>/<video>/<frame>.png with ids. --write-masks
+writes one, which is also what `sam_uniref.eval.submissions` makes archives for servers of.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from sam_uniref.eval.commands import OneLineParser
 from sam_uniref.eval.measures import reported
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
-from sam_uniref.eval.protocols import FRAME_RULES
+from sam_uniref.eval.protocols import FRAME_RULES, MATCHES
 from sam_uniref.eval.report import TaskReport, check_place, write_report
 from sam_uniref.eval.result_folder import ResultFolder
 from sam_uniref.eval.results import Results, results_table, write_rows
@@ -60,20 +63,20 @@ from sam_uniref.loading import load_for_use, named_device
 from sam_uniref.state import write_json
 from sam_uniref.tracked_object import FRAME_REFERENCES
 
-# Options that mean something to some tasks only.
+# Options that mean something to some tasks only, and to one kind of data only.
 _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "shots": ("fss",),
     "supports": ("fss",),
-    "mask_side": ("fss",),
+    "hsnet_size": ("fss",),
     "frames": ("vos",),
     "merge": ("rvos",),
+    "match": ("rvos",),
     "frame_references": ("vos", "rvos"),
     "score_threshold": ("vos", "rvos"),
 }
-# To the scores, and not to what is predicted.
-_OF_SCORING = ("episodes", "frames", "mask_side")
-# And to one kind of data.
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
+# What only the scores depend on, and not what is predicted.
+_OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -99,7 +102,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options.add_argument(
         "--supports", choices=get_args(Supports), help="fss: which; fixed, the first by name (UniRef), or drawn (HSNet)"
     )
-    options.add_argument("--mask-side", type=int, help="fss: compare masks at this side in pixels (HSNet: 400)")
+    options.add_argument(
+        "--hsnet-size", action="store_const", const=True, help="fss: compare masks at 400x400 pixels, as HSNet"
+    )
     options.add_argument(
         "--frames", choices=FRAME_RULES, help="vos: scored frames; davis on DAVIS-2017, else after-first, by default"
     )
@@ -108,6 +113,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_const",
         const=True,
         help="rvos: ask the k-th sentences of all objects together, and average the runs (Ref-DAVIS17)",
+    )
+    options.add_argument(
+        "--match",
+        choices=MATCHES,
+        help="rvos --merge: score an object by the answer that fits it best (default, as published), or by its id",
     )
     options.add_argument(
         "--frame-references",
@@ -146,6 +156,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for name, of in _OPTIONS_OF.items():
         if name in given and not set(of) & set(tasks):
             raise ValueError(f"{_option(name)} is of {' and '.join(of)}, not of {arguments.task}; leave it out")
+    if arguments.match is not None and not arguments.merge:
+        raise ValueError("--match is of --merge; leave it out")
     if arguments.frame_references == "none" and "vos" in tasks:
         raise ValueError("--frame-references none has nothing to follow a first frame's mask by; use --task rvos")
     # JSON has no infinity, and no score reaches NaN.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_uniref.data.formats.files import VOID
-from sam_uniref.eval.boundaries import Masks, boundary_accuracy, region_similarity
+from sam_uniref.eval.boundaries import boundary_radius, score_pairs
 
 BACKGROUND = 0
 
@@ -49,33 +49,27 @@ def score_frame(predicted: IdMap, truth: IdMap) -> ScoredFrame:
         ValueError: If the sizes differ.
     """
     check_sizes(predicted, truth)
-    known, found = ids_in(truth), ids_in(predicted)
-    masks, wanted = masks_of(predicted, known), masks_of(truth, known)
-    j, f = region_similarity(masks, wanted), boundary_accuracy(masks, wanted)
+    known, values = ids_in(truth), values_in(predicted)
+    found = _objects(values)
+    # One by one: all masks of a frame at once are more memory than the processor has at hand.
+    j, f = score_pairs(((predicted == i, truth == i) for i in known), boundary_radius(*truth.shape))
     scores = {i: (float(j[k]), float(f[k])) for k, i in enumerate(known)}
     # An object that is not there: nothing overlaps, and only a mask that fills the picture has no boundary either.
-    scores |= {i: (0.0, float((predicted == i).all())) for i in set(found) - set(known)}
+    scores |= {i: (0.0, float(values == [i])) for i in set(found) - set(known)}
     return ScoredFrame(frozenset(known), frozenset(found), scores)
 
 
 def values_in(ids: IdMap) -> list[int]:
     """All values of a map ``(H, W)``, in order."""
-    # One begins in the first column or where its left neighbour differs, which few pixels do: nothing is sorted.
-    begins = ids[:, 1:] != ids[:, :-1]
-    return [int(value) for value in np.unique(np.concatenate([ids[:, 0], ids[:, 1:][begins]]))]
+    line = np.ascontiguousarray(ids).ravel()
+    # A value begins where the pixel before differs, which few do: little is left to sort.
+    begins = np.flatnonzero(line[1:] != line[:-1]) + 1
+    return [int(value) for value in np.unique(np.concatenate([line[:1], line[begins]]))]
 
 
 def ids_in(ids: IdMap) -> list[int]:
     """Object ids of a map ``(H, W)``, in order, without background and void."""
-    return [value for value in values_in(ids) if value not in (BACKGROUND, VOID)]
-
-
-def masks_of(ids: IdMap, object_ids: Sequence[int]) -> Masks:
-    """Masks ``(K, H, W)`` bool of objects in a map ``(H, W)``."""
-    masks = np.empty((len(object_ids), *ids.shape), bool)
-    for mask, object_id in zip(masks, object_ids, strict=True):
-        np.equal(ids, object_id, out=mask)
-    return masks
+    return _objects(values_in(ids))
 
 
 def check_sizes(predicted: IdMap, truth: IdMap) -> None:
@@ -86,3 +80,8 @@ def check_sizes(predicted: IdMap, truth: IdMap) -> None:
     """
     if predicted.shape != truth.shape or truth.ndim != 2:
         raise ValueError(f"the prediction is {predicted.shape}, the truth {truth.shape} (height, width)")
+
+
+def _objects(values: Sequence[int]) -> list[int]:
+    """Those that are neither background nor void."""
+    return [value for value in values if value not in (BACKGROUND, VOID)]

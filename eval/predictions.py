@@ -108,13 +108,6 @@ class PredictionStore:
             raise ValueError(f"{self.folder} was made with {told}; remove it, or give another --out")
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What the answers that are there were made of; empty if there are none."""
-        path = self.folder / SETTINGS_FILE
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return content
-
-    @property
     def cases(self) -> set[str]:
         """Names of the cases that are answered, as of the last `refresh`."""
         return set(self._places)

@@ -13,7 +13,7 @@ import numpy as np
 from sam_uniref.data.formats.files import VOID
 from sam_uniref.eval.boundaries import Values, boundary_accuracy_of_all, region_similarity_of_all
 from sam_uniref.eval.davis import IdMaps, ObjectScores, VideoScores, check_alike, mean_statistics
-from sam_uniref.eval.id_maps import IdMap, check_sizes, ids_in, masks_of
+from sam_uniref.eval.id_maps import IdMap, check_sizes, ids_in
 
 MOST_PROPOSALS = 20
 REF_DAVIS_RUNS = 4
@@ -58,9 +58,8 @@ def score_proposals(predicted: IdMap, truth: IdMap) -> ScoredProposals:
     if proposals > MOST_PROPOSALS:
         raise ValueError(f"proposal {proposals} is predicted; at most {MOST_PROPOSALS} are allowed, from 1 on")
     # One more of each, which no pixel has.
-    nothing = np.zeros((1, *truth.shape), bool)
-    masks = np.concatenate([masks_of(predicted, range(1, proposals + 1)), nothing])
-    wanted = np.concatenate([masks_of(truth, range(1, objects + 1)), nothing])
+    masks = np.stack([*(predicted == p for p in range(1, proposals + 1)), np.zeros(truth.shape, bool)])
+    wanted = np.stack([*(truth == k for k in range(1, objects + 1)), np.zeros(truth.shape, bool)])
     void = truth == VOID
     j, f = (score(masks, wanted, void=void) for score in (region_similarity_of_all, boundary_accuracy_of_all))
     return ScoredProposals(j, f)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sam_uniref.data.formats.files import load_palette_ids
+from sam_uniref.data.formats.files import in_units, load_palette_ids
 from sam_uniref.eval.conventions import Convention, Frame, ObjectKey, VideoFrames
 from sam_uniref.eval.davis import ObjectScores
 from sam_uniref.eval.id_maps import IdMap
@@ -60,15 +62,15 @@ def score_videos(
             message has the file, or the video.
     """
     listed = list_masks(Path(predictions), Path(truth), videos)
-    found = _score_frames(listed, convention, workers)
     scored: dict[ObjectKey, ObjectScores] = {}
-    for name, pairs in listed.items():
-        frames = {truth_file.stem: frame for (_, truth_file), frame in zip(pairs, found[name], strict=True)}
-        try:
-            objects = convention.objects(VideoFrames(name, frames))
-        except ValueError as error:
-            raise ValueError(f"video {name} by {convention.name}: {error}") from error
-        scored |= {(name, object_id): scores for object_id, scores in objects.items()}
+    with closing(_score_frames(listed, convention, workers)) as videos_with_frames:
+        for name, frames in videos_with_frames:
+            by_stem = {true.stem: frame for (_, true), frame in zip(listed[name], frames, strict=True)}
+            try:
+                objects = convention.objects(VideoFrames(name, by_stem))
+            except ValueError as error:
+                raise ValueError(f"video {name} by {convention.name}: {error}") from error
+            scored |= {(name, object_id): scores for object_id, scores in objects.items()}
     return scored
 
 
@@ -132,22 +134,18 @@ def load_pair(predicted: Path, truth: Path, *, binary: bool) -> tuple[IdMap, IdM
 
 def _score_frames(
     listed: dict[str, list[MaskPair]], convention: Convention[Frame], workers: int | None
-) -> dict[str, list[Frame]]:
-    """All frames, in order, by video."""
-    found: dict[str, list[Frame]] = {name: [] for name in listed}
-    waiting: deque[tuple[str, Future[list[Frame]]]] = deque()
+) -> Generator[tuple[str, list[Frame]], None, None]:
+    """All frames of a video, in order, as soon as they are done."""
+    waiting: deque[Future[list[Frame]]] = deque()
+    pieces = _pieces(listed)
     with working_processes(workers) as (submit, at_once):
-
-        def settle(most: int) -> None:
-            while len(waiting) > most:
-                name, future = waiting.popleft()
-                found[name] += future.result()
-
-        for name, pairs in _pieces(listed):
-            waiting.append((name, submit(_score_pairs, convention.score, convention.binary, pairs)))
-            settle(at_once)
-        settle(0)
-    return found
+        for name, pairs in listed.items():
+            frames: list[Frame] = []
+            while len(frames) < len(pairs):
+                for piece in islice(pieces, at_once + 1 - len(waiting)):
+                    waiting.append(submit(_score_pairs, convention.score, convention.binary, piece))
+                frames += waiting.popleft().result()
+            yield name, frames
 
 
 def _folders_of_masks(root: Path) -> set[str]:
@@ -160,11 +158,9 @@ def _folders_of_masks(root: Path) -> set[str]:
     return {*below} - {"."}
 
 
-def _pieces(listed: dict[str, list[MaskPair]]) -> Iterator[tuple[str, list[MaskPair]]]:
-    """Frames of one video that a process scores at a time."""
-    for name, pairs in listed.items():
-        for start in range(0, len(pairs), _FRAMES_A_PIECE):
-            yield name, pairs[start : start + _FRAMES_A_PIECE]
+def _pieces(listed: dict[str, list[MaskPair]]) -> Iterator[list[MaskPair]]:
+    """Frames of one video that a process scores at a time, videos in order."""
+    return (piece for pairs in listed.values() for piece in in_units(pairs, _FRAMES_A_PIECE))
 
 
 def _score_pairs(score: Any, binary: bool, pairs: Sequence[MaskPair]) -> list[Any]:

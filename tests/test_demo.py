@@ -12,6 +12,7 @@ from runs import ROOT
 from sam_uniref import SamRef
 from sam_uniref.data.batch import TASKS
 from sam_uniref.eval.demo import HEADLINES, comparison, headline, main, untrained
+from sam_uniref.eval.predictor_method import PredictorMethod
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.train.build import build_model
 from sam_uniref.train.settings import load_settings
@@ -25,7 +26,7 @@ def test_both_models_are_measured_and_shown(tmp_path: Path, capsys: pytest.Captu
     for label, model in (("before", untrained()), ("after", SamRef.from_pretrained("tiny"))):
         for task in TASKS:
             protocol = PROTOCOLS[task](1)
-            expected = protocol.summarise(protocol.score(model, 0))
+            expected = protocol.summarise(protocol.score(PredictorMethod(model), 0))
             assert results[label][task] == pytest.approx(expected, abs=1e-5), (label, task)
         assert f"{headline(results[label]):.3f}" in shown
     assert headline(results["after"]) > headline(results["before"])

@@ -315,6 +315,7 @@ def _no_text(place: Path) -> Path:
         (lambda p, m: ["--model", m, "--out", p / "o", "--task=vos", "--shots", "1"], "--shots is of fss, not of"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--shots", "0"], "shots must be"),
         (lambda p, m: ["--predictions", p, "--out", p / "o"], "is of one --task"),
+        (lambda p, m: ["--model", m, "--out", p / "o", "--match", "id"], "--match is of --merge"),
         (lambda p, m: ["--metrics-only", "--task=ris", "--out", p / "o"], "lacks 200 of 200 predictions"),
         # That there is no such model would be told if it were looked for first.
         (lambda p, m: ["--model", p / "no", "--out", p / "o", "--frame-references", "none"], NOTHING_TO_FOLLOW),
@@ -329,7 +330,7 @@ def _no_text(place: Path) -> Path:
     ],
     ids=[
         *("no model", "file", "no episodes", "device", "image size", "no text encoder", "task", "data", "no --model"),
-        *("no --out", "split", "style", "shots of vos", "no shots", "tasks of a folder", "nothing stored"),
+        *("no --out", "split", "style", "shots of vos", "no shots", "tasks of a folder", "match", "nothing stored"),
         *("none for all", "none for vos", "frame references", "not tracked", "threshold", "infinite threshold"),
     ],
 )

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folders import save_ids
+from folders import SIZE, save_ids
 from oracle import Oracle
 from PIL import Image as PILImage
 from prepared_sets import image_row, video_row, write_prepared
 from tiny import tiny_model
 
-from sam_uniref.data.prepared import VideoObject, decode_mask
-from sam_uniref.eval.cases import NothingToAskError
+from sam_uniref.data.prepared import VideoObject, decode_mask, encode_mask
+from sam_uniref.eval.cases import Clip, ClipObject, NothingToAskError
 from sam_uniref.eval.evaluate import main
+from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.prepared_cases import PreparedClips, PreparedQueries, PreparedScenes
 from sam_uniref.eval.protocols import (
+    MATCHES,
     FewShot,
     MergedSentences,
     Referring,
@@ -83,11 +85,12 @@ def protocols(images: Path, clips: Path) -> list[TaskProtocol[Any, Any]]:
     return [
         Referring(PreparedScenes(images, "val")),
         FewShot(PreparedQueries(images, "val", shots=2), (1, 2)),
-        FewShot(PreparedQueries(images, "val", shots=2, supports="drawn"), (2,), 400),
+        FewShot(PreparedQueries(images, "val", shots=2, supports="drawn"), (2,), hsnet_size=True),
         VideoObjects(PreparedClips(clips, "val", "vos"), "davis"),
         VideoObjects(PreparedClips(clips, "val", "vos")),
         VideoSentences(PreparedClips(clips, "val", "rvos")),
         MergedSentences(PreparedClips(clips, "val", "rvos")),
+        MergedSentences(PreparedClips(clips, "val", "rvos"), "id"),
     ]
 
 
@@ -152,6 +155,48 @@ def test_merged_sentences_are_two_runs_averaged(clips: Path) -> None:
     assert protocol.summarise(worse)["J"] == 0.5
 
 
+def spoken_pair(first_frame: dict[int, bool]) -> Clip:
+    """Three frames of objects 1 and 4, left and right, each with two sentences; which of them frame 0 has."""
+    masks = {1: np.zeros(SIZE, bool), 4: np.zeros(SIZE, bool)}
+    masks[1][:, :9] = masks[4][:, 20:26] = True
+    objects = [
+        ClipObject(
+            number,
+            0 if first_frame[number] else 1,
+            {frame: encode_mask(mask) for frame in range(3) if frame or first_frame[number]},
+            {f"{number}{k}": f"object {number} said {k}" for k in "ab"},
+        )
+        for number, mask in masks.items()
+    ]
+    return Clip("pair", SIZE, ("0", "1", "2"), lambda _: np.zeros((*SIZE, 3), np.uint8), (0, 1, 2), tuple(objects))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_merged_answers_are_matched_by_what_fits_or_by_id(swapped: bool, clips: Path) -> None:
+    case = spoken_pair({1: True, 4: True})
+    masks = {item.id: [decode_mask(item.masks[frame]) for frame in range(3)] for item in case.objects}
+    order = {1: 4, 4: 1} if swapped else {1: 1, 4: 4}
+    prediction = Prediction.of(SIZE, {f"{run}/{number}": masks[order[number]] for run in (0, 1) for number in masks})
+    source = PreparedClips(clips, "val", "rvos")
+    best, by_id = (MergedSentences(source, match) for match in MATCHES)
+    assert best.summarise(best.judge(case, prediction))["J&F"] == 1
+    assert by_id.summarise(by_id.judge(case, prediction))["J"] == (0 if swapped else 1)
+    told = [(score.answer, score.sentence) for score in best.judge(case, prediction)]
+    assert told == [(f"{run}/{n}", f"object {n} said {k}") for run, k in enumerate("ab") for n in (1, 4)]
+
+
+def test_merged_objects_above_the_first_frames_are_answers_and_no_objects(clips: Path) -> None:
+    protocol = MergedSentences(PreparedClips(clips, "val", "rvos"))
+    late, gone = spoken_pair({1: True, 4: False}), spoken_pair({1: False, 4: False})
+    empty = Prediction.of(SIZE, {answer: [np.zeros(SIZE, bool)] * 3 for answer in protocol.answers(late)})
+    assert [score.object_id for score in protocol.judge(late, empty)] == [1, 1]
+    assert protocol.counts(late)
+    assert not protocol.counts(gone)
+    assert protocol.judge(gone, empty) == []
+    with pytest.raises(ValueError, match="match must be one of"):
+        MergedSentences(protocol.source, "nearest")  # type: ignore[arg-type]
+
+
 def test_a_frame_is_loaded_once_for_all_sentences(clips: Path) -> None:
     protocol = VideoSentences(PreparedClips(clips, "val", "rvos"))
     method, case, loaded = Oracle(protocol), protocol.source[0], []
@@ -166,10 +211,11 @@ def test_a_frame_is_loaded_once_for_all_sentences(clips: Path) -> None:
 
 OPTIONS = {
     "ris": ["--task", "ris"],
-    "fss": ["--task", "fss", "--shots", "2", "--supports", "drawn", "--mask-side", "40"],
+    "fss": ["--task", "fss", "--shots", "2", "--supports", "drawn", "--hsnet-size"],
     "vos": ["--task", "vos", "--frames", "davis"],
     "rvos": ["--task", "rvos"],
     "merged": ["--task", "rvos", "--merge"],
+    "merged by id": ["--task", "rvos", "--merge", "--match", "id"],
 }
 
 

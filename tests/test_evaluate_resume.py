@@ -46,6 +46,7 @@ def launch(*arguments: str) -> list[str]:
     return [sys.executable, *arguments]
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_another_number_of_processes(model: Path, unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = str(ROOT / "eval" / "evaluate.py")

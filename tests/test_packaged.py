@@ -14,6 +14,7 @@ from tiny import picture
 
 from sam_uniref import MaskReference, SamRef
 from sam_uniref.data.refshapes import STYLES, VOCABULARY, RefShapesDataset
+from sam_uniref.eval.predictor_method import PredictorMethod
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.packaged import PACKAGED, base_checkpoint, model_folder, text_encoder
 from sam_uniref.state import file_sha256
@@ -90,8 +91,8 @@ def test_its_tokenizer_knows_the_words_of_refshapes(model: SamRef) -> None:
     ],
 )
 def test_it_answers_each_task(model: SamRef, task: str, metric: str, least: float) -> None:
-    protocol = PROTOCOLS[task](6)  # type: ignore[index]
-    scores = [score for index in range(6) for score in protocol.score(model, index)]
+    protocol, method = PROTOCOLS[task](6), PredictorMethod(model)  # type: ignore[index]
+    scores = [score for index in range(6) for score in protocol.score(method, index)]
     assert protocol.summarise(scores)[metric] > least
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,16 @@ def test_all_masks_at_another_size_are_found_at_once(folders: tuple[Path, Path])
     write_ids(predictions / "second", moving_objects(4, 2, height=12, width=20))
     with pytest.raises(ValueError, match=r"second/00000.png is 20x12, the true mask .* is 40x24"):
         list_masks(predictions, truth)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_refused_video_is_named_before_later_ones_are_read(folders: tuple[Path, Path], workers: int) -> None:
+    predictions, truth = folders
+    PILImage.fromarray(np.full((24, 40), 21, np.uint8)).save(predictions / "first" / "00000.png")
+    for number in range(30):
+        write_ids(truth / f"third{number:02d}", moving_objects(3, 1))
+        shutil.copytree(truth / f"third{number:02d}", predictions / f"third{number:02d}")
+    last = predictions / "third29" / "00002.png"
+    last.write_bytes(last.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"video first by DAVIS, semi-supervised: object 21 is predicted"):
+        score_videos(predictions, truth, conventions.DAVIS, workers=workers)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from sam_uniref.data.batch import Task
 from sam_uniref.data.prepared import decode_mask
 from sam_uniref.eval.cases import Query, Source
@@ -17,6 +15,7 @@ from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.protocols.base import MaskFile, Row, TaskProtocol, at_least_one
 from sam_uniref.eval.regions import (
     Overlap,
+    at_hsnet_size,
     foreground_background_iou,
     iou_by_class,
     mean_iou,
@@ -49,29 +48,25 @@ class FewShot(TaskProtocol[Query, FewShotScore]):
     Args:
         source: Of the queries, with at least as many annotated pictures as the most shots.
         shots: Numbers of annotated pictures, each an answer of its own.
-        mask_side: Compare masks at this side in pixels, both resized by nearest (HSNet: 400), in place of the
-            picture's own size.
+        hsnet_size: Compare masks at HSNet's 400x400 pixels in place of the picture's own size.
 
     Raises:
-        ValueError: If a number of shots or the side is below 1.
+        ValueError: If a number of shots is below 1.
     """
 
     task: ClassVar[Task] = "fss"
 
-    def __init__(self, source: Source[Query], shots: Sequence[int] = SHOTS, mask_side: int | None = None) -> None:
+    def __init__(self, source: Source[Query], shots: Sequence[int] = SHOTS, *, hsnet_size: bool = False) -> None:
         if not shots or min(shots) < 1:
             raise ValueError(f"shots must be numbers from 1 on, got {list(shots)}")
-        if mask_side is not None and mask_side < 1:
-            raise ValueError(f"the side of masks must be at least 1 pixel, got {mask_side}")
         super().__init__(source)
-        self.shots, self._mask_side = tuple(sorted(set(shots))), mask_side
+        self.shots, self._hsnet_size = tuple(sorted(set(shots))), hsnet_size
         self.options = {"shots": list(self.shots)}
 
     @property
     def conventions(self) -> list[str]:
         """What the metrics mean, in sentences."""
-        side = self._mask_side
-        size = "the query's own size" if side is None else f"{side}x{side} pixels, both resized by nearest"
+        size = "400x400 pixels, both resized by nearest (HSNet)" if self._hsnet_size else "the query's own size"
         return [
             f"Masks are compared at {size}. mIoU is the mean of the queries' IoU (by image, as UniRef). mIoU_by_class "
             "is the mean over classes of the sum of intersections over the sum of unions (accumulated, as HSNet): "
@@ -109,11 +104,7 @@ class FewShot(TaskProtocol[Query, FewShotScore]):
 
     def _compared(self, mask: Mask) -> Mask:
         """A mask at the size at which masks are compared."""
-        side = self._mask_side
-        if side is None:
-            return mask
-        rows, columns = (np.arange(side) * length // side for length in mask.shape)
-        return mask[rows[:, None], columns[None, :]]
+        return at_hsnet_size(mask) if self._hsnet_size else mask
 
     def measure(self, scores: Sequence[FewShotScore]) -> dict[str, Metric]:
         """By image, by class and FB-IoU of each number of shots; queries are the units, or classes."""

@@ -10,7 +10,6 @@ from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.protocols.base import MaskFile
 from sam_uniref.eval.protocols.tracks import Track, Tracks, encoded
-from sam_uniref.eval.protocols.video_objects import id_maps
 
 
 class VideoSentences(Tracks):
@@ -59,57 +58,3 @@ class VideoSentences(Tracks):
             for track in self.tracks(case)
             for frame, stem in enumerate(case.stems)
         ]
-
-
-class MergedSentences(Tracks):
-    """Objects compete for pixels, as Ref-DAVIS17 has it: a run asks for the k-th sentence of every object together.
-
-    There are as many runs as an object has sentences at most; metrics are averaged over them. Objects are scored by
-    their ids in all annotated frames.
-
-    Args:
-        source: Of the videos.
-    """
-
-    task: ClassVar[Task] = "rvos"
-    counted = "objects and then over runs"
-
-    def __init__(self, source: Source[Clip]) -> None:
-        super().__init__(source)
-        self.options = {"merge": True}
-
-    @property
-    def conventions(self) -> list[str]:
-        """What the metrics mean, in sentences."""
-        told = (
-            "The k-th sentences of all objects of a video are asked together, and objects compete for pixels: run k. "
-            "Objects are scored by their ids in all annotated frames. (Published Ref-DAVIS17 numbers assign "
-            "predictions to objects anew in each video, by the unsupervised protocol.)"
-        )
-        return [told, *super().conventions]
-
-    def tracks(self, case: Clip) -> list[Track]:
-        """An object a run."""
-        return [
-            Track(f"{run}/{item.id}", item, case.annotated, run, text)
-            for item in case.objects
-            for run, text in enumerate(item.sentences.values())
-        ]
-
-    def ask(self, method: Method, case: Clip) -> Prediction:
-        """The runs take turns, a frame of each."""
-        frames = case.frames()
-        runs = [
-            {item.id: list(item.sentences.values())[run] for item in case.objects if run < len(item.sentences)}
-            for run in range(max(len(item.sentences) for item in case.objects))
-        ]
-        in_step = zip(*(method.track(frames, texts=texts) for texts in runs), strict=True)
-        masks = ({f"{run}/{i}": m for run, r in enumerate(results) for i, m in r.masks.items()} for results in in_step)
-        return encoded(case, self.answers(case), masks)
-
-    def files(self, case: Clip) -> list[MaskFile]:
-        """``anno_<run>/<video>/<frame's stem>.png``, a map of ids, as ReferFormer and UniRef name the four runs."""
-        runs: dict[int, list[Track]] = {}
-        for track in self.tracks(case):
-            runs.setdefault(track.run, []).append(track)
-        return [file for run, tracks in runs.items() for file in id_maps(case, f"anno_{run}/{case.name}", tracks)]
