@@ -1,6 +1,6 @@
 """PerSAM's changes to SAM's mask decoder in its first step: where to look, and what for (Zhang et al. 2023, 3.2).
 
-Facts from ZrrSkywalker/Personalize-SAM at a7e8724; two of them are not in the paper and are marked below.
+Facts from ZrrSkywalker/Personalize-SAM at a7e8724; one that the paper does not ask for is marked below.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def guided_decoder(decoder: Any, *, attention: Tensor | None = None, target: Ten
     Args:
         decoder: segment-anything's `MaskDecoder`; it stays as it is.
         attention: ``(1, 1, 1, L)`` for L cells, target-guided attention: added to the weights of both layers'
-            token-to-image attention after their softmax, which then is taken a second time (not in the paper). Neither
-            image-to-token nor the final attention is changed.
+            token-to-image attention after their softmax, which then is taken a second time. Neither image-to-token
+            nor the final attention is changed.
         target: ``(C,)``, target-semantic prompting: added to the tokens before each layer and before the final
             attention.
 

@@ -112,7 +112,8 @@ class MaskTracker(Generic[State]):
             raise ValueError(
                 f"{self._method.name} follows objects by their masks alone; give object {object_id} a mask"
             )
-        given = given_mask(mask, checked_id(object_id), self._size)
+        object_id = checked_id(object_id)
+        given = given_mask(mask, object_id, self._size)
         self._states.setdefault(object_id, None)
         self._given[object_id] = given
 

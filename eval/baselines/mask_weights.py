@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 _EPSILON = 1e-4
 _FOCAL_ALPHA = 0.25
-_FOCAL_GAMMA = 2
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,17 @@ class MaskWeights:
     def __init__(self, lessons: Sequence[Lesson], schedule: Schedule) -> None:
         # Inference mode may be on around an evaluation; its tensors can't be learned from.
         with torch.inference_mode(False):
-            self._lessons = [(lesson.logits.flatten(1).clone(), lesson.mask.flatten().float()) for lesson in lessons]
-            self.learned = torch.full((2,), 1 / 3, device=self._lessons[0][0].device).requires_grad_(True)
+            masks = [lesson.mask.flatten().float() for lesson in lessons]
+            self._sizes = [len(mask) for mask in masks]
+            self._masks = torch.cat(masks)
+            # A pixel's logit times 1 on the object and -1 beside it is the log-odds of the right answer; that halves
+            # what is to be computed a thousand times.
+            logits = torch.cat([lesson.logits.flatten(1) for lesson in lessons], dim=1)
+            self._right = logits * (2 * self._masks - 1)
+            balance = _FOCAL_ALPHA * self._masks + (1 - _FOCAL_ALPHA) * (1 - self._masks)
+            share = torch.cat([torch.full_like(mask, 1 / (len(mask) * len(masks))) for mask in masks])
+            self._focal_weights = balance * share
+            self.learned = torch.full((2,), 1 / 3, device=logits.device).requires_grad_(True)
             self._optimiser = torch.optim.AdamW([self.learned], lr=schedule.learning_rate, eps=_EPSILON)
             self._rates = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, schedule.epochs)
 
@@ -84,9 +92,12 @@ class MaskWeights:
             The Dice and the focal loss before it, scalars.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            pairs = [(self.weights @ logits, mask) for logits, mask in self._lessons]
-            dice = torch.stack([_dice_loss(logits, mask) for logits, mask in pairs]).mean()
-            focal = torch.stack([_focal_loss(logits, mask) for logits, mask in pairs]).mean()
+            right = self.weights @ self._right
+            wrong = (-right).sigmoid()
+            # Focal loss (Lin et al. 2017) with gamma 2: the cross-entropy times the wrong answer's probability squared.
+            focal = (wrong.square() * F.softplus(-right)) @ self._focal_weights
+            parts = zip(wrong.split(self._sizes), self._masks.split(self._sizes), strict=True)
+            dice = torch.stack([_dice_loss(*part) for part in parts]).mean()
             self._optimiser.zero_grad()
             (dice + focal).backward()
             self._optimiser.step()
@@ -102,16 +113,13 @@ def learn_mask_weights(lessons: Sequence[Lesson], schedule: Schedule) -> Tensor:
     return learner.weights.detach()
 
 
-def _dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """``1 - (2 sum(p t) + 1) / (sum p + sum t + 1)`` of ``(N,)`` pixels."""
-    probabilities = logits.sigmoid()
-    return 1 - (2 * (probabilities * mask).sum() + 1) / (probabilities.sum() + mask.sum() + 1)
+def _dice_loss(wrong: Tensor, mask: Tensor) -> Tensor:
+    """``1 - (2 sum(p t) + 1) / (sum p + sum t + 1)`` of N pixels.
 
-
-def _focal_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Focal loss (Lin et al. 2017), the mean over ``(N,)`` pixels."""
-    probabilities = logits.sigmoid()
-    right = probabilities * mask + (1 - probabilities) * (1 - mask)
-    balance = _FOCAL_ALPHA * mask + (1 - _FOCAL_ALPHA) * (1 - mask)
-    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
-    return (balance * (1 - right) ** _FOCAL_GAMMA * entropy).mean()
+    Args:
+        wrong: ``(N,)`` probability of the wrong answer, 1 - p on the object and p beside it.
+        mask: ``(N,)`` float, t.
+    """
+    missed, size = wrong @ mask, mask.sum()
+    found = size - missed
+    return 1 - (2 * found + 1) / (found + wrong.sum() - missed + size + 1)

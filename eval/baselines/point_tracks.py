@@ -7,6 +7,7 @@ has background points, this one none. Its published numbers are not this method'
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +137,7 @@ def tracked_points(before: Grey, now: Grey, points: Points, tolerance: float) ->
 
     if not len(points):
         return points
-    options = {"winSize": _WINDOW, "maxLevel": _PYRAMID_LEVELS}
+    options: dict[str, Any] = {"winSize": _WINDOW, "maxLevel": _PYRAMID_LEVELS}
     moved, there, _ = cv2.calcOpticalFlowPyrLK(before, now, points[:, None], None, **options)
     returned, back, _ = cv2.calcOpticalFlowPyrLK(now, before, moved, None, **options)
     astray = np.linalg.norm(returned[:, 0] - points, axis=1)
