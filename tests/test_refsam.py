@@ -123,17 +123,17 @@ def test_what_is_trained_gets_a_gradient(earlier: bool) -> None:
     sum(model(sentence_batch(model, SENTENCES, earlier=earlier)).values()).backward()  # type: ignore[union-attr]
     dead = {name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
     waiting = {name for name in dead if name.startswith("track_token.")}
+    assert dead == waiting
     assert bool(waiting) is not earlier  # a picture by itself hands nothing on
-    # One token that attends to itself alone: what is looked for and where makes no difference.
-    assert all("attention.in_proj" in name for name in dead - waiting)
 
 
 def test_steps_lower_the_loss() -> None:
-    model = tiny_refsam().train()
+    torch.manual_seed(0)
+    model = RefSam.from_sam("tiny", "tiny", "tiny").train()
     batch = sentence_batch(model, SENTENCES, earlier=True)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     history = []
-    for _ in range(4):
+    for _ in range(8):
         losses = model(batch)
         assert losses.keys() == {"dice", "focal"}
         loss = losses["dice"] + losses["focal"]
@@ -141,7 +141,7 @@ def test_steps_lower_the_loss() -> None:
         loss.backward()
         optimiser.step()
         history.append(loss.item())
-    assert history[-1] < 0.9 * history[0]
+    assert history[-1] < 0.7 * history[0]
 
 
 @torch.no_grad()
