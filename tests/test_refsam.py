@@ -12,17 +12,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refsam_support import SENTENCES, sentence_batch, tiny_refsam
+from published import HiddenStates
+from refsam_support import SENTENCES, TEXT_CHANNELS, sentence_batch, tiny_refsam
 from tiny import disc, picture, tiny_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam_uniref.adapters import SentenceEncoder
 from sam_uniref.data.batch import ReferenceBatch
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.interfaces import ImageFeatures, Prompts, Targets
 from sam_uniref.reference import MaskReference
 from sam_uniref.refsam import RefSam, RefSamConfig, RefSamTracker
-from sam_uniref.sam import build_sam
+from sam_uniref.sam import SamHost, build_sam
 from sam_uniref.sam.two_way import two_way
 from sam_uniref.samref import SamRef
 
@@ -115,6 +117,27 @@ def test_every_parameter_is_in_one_part_with_its_rate() -> None:
         "encoder adapters": "base",
         "tracking module": "base",
     }
+
+
+@pytest.mark.parametrize(("size", "published"), [("vit_b", 9.9e6), ("vit_l", 19.1e6), ("vit_h", 33.0e6)])
+def test_as_much_is_trained_as_published(size: str, published: float) -> None:
+    """With T5-3b's width; the published count has all of the mask decoder, also what no loss reaches."""
+    with torch.device("meta"):
+        text = SentenceEncoder(HiddenStates(TEXT_CHANNELS), None)
+        model = RefSam(SamHost(build_sam(size)), text, RefSamConfig.for_size(size))
+    model.mask_decoder.requires_grad_(True)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trained == pytest.approx(published, rel=0.01)
+
+
+@torch.no_grad()
+def test_half_precision_answers_nearly_the_same(model: RefSam) -> None:
+    batch = sentence_batch(model, SENTENCES, earlier=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(batch)
+    for name, loss in model(batch).items():
+        assert losses[name].dtype == torch.float32
+        assert losses[name].item() == pytest.approx(loss.item(), rel=0.05)
 
 
 @pytest.mark.parametrize("earlier", [False, True])
