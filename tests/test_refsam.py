@@ -12,17 +12,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refsam_support import SENTENCES, sentence_batch, tiny_refsam
+from published import HiddenStates
+from refsam_support import SENTENCES, TEXT_CHANNELS, sentence_batch, tiny_refsam
 from tiny import disc, picture, tiny_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam_uniref.adapters import SentenceEncoder
 from sam_uniref.data.batch import ReferenceBatch
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.interfaces import ImageFeatures, Prompts, Targets
 from sam_uniref.reference import MaskReference
 from sam_uniref.refsam import RefSam, RefSamConfig, RefSamTracker
-from sam_uniref.sam import build_sam
+from sam_uniref.sam import SamHost, build_sam
 from sam_uniref.sam.two_way import two_way
 from sam_uniref.samref import SamRef
 
@@ -117,23 +119,44 @@ def test_every_parameter_is_in_one_part_with_its_rate() -> None:
     }
 
 
+@pytest.mark.parametrize(("size", "published"), [("vit_b", 9.9e6), ("vit_l", 19.1e6), ("vit_h", 33.0e6)])
+def test_as_much_is_trained_as_published(size: str, published: float) -> None:
+    """With T5-3b's width; the published count has all of the mask decoder, also what no loss reaches."""
+    with torch.device("meta"):
+        text = SentenceEncoder(HiddenStates(TEXT_CHANNELS), None)
+        model = RefSam(SamHost(build_sam(size)), text, RefSamConfig.for_size(size))
+    model.mask_decoder.requires_grad_(True)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trained == pytest.approx(published, rel=0.01)
+
+
+@torch.no_grad()
+def test_half_precision_answers_nearly_the_same(model: RefSam) -> None:
+    batch = sentence_batch(model, SENTENCES, earlier=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(batch)
+    for name, loss in model(batch).items():
+        assert losses[name].dtype == torch.float32
+        assert losses[name].item() == pytest.approx(loss.item(), rel=0.05)
+
+
 @pytest.mark.parametrize("earlier", [False, True])
 def test_what_is_trained_gets_a_gradient(earlier: bool) -> None:
     model = tiny_refsam().train()
     sum(model(sentence_batch(model, SENTENCES, earlier=earlier)).values()).backward()  # type: ignore[union-attr]
     dead = {name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
     waiting = {name for name in dead if name.startswith("track_token.")}
+    assert dead == waiting
     assert bool(waiting) is not earlier  # a picture by itself hands nothing on
-    # One token that attends to itself alone: what is looked for and where makes no difference.
-    assert all("attention.in_proj" in name for name in dead - waiting)
 
 
 def test_steps_lower_the_loss() -> None:
-    model = tiny_refsam().train()
+    torch.manual_seed(0)
+    model = RefSam.from_sam("tiny", "tiny", "tiny").train()
     batch = sentence_batch(model, SENTENCES, earlier=True)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     history = []
-    for _ in range(4):
+    for _ in range(8):
         losses = model(batch)
         assert losses.keys() == {"dice", "focal"}
         loss = losses["dice"] + losses["focal"]
@@ -141,7 +164,7 @@ def test_steps_lower_the_loss() -> None:
         loss.backward()
         optimiser.step()
         history.append(loss.item())
-    assert history[-1] < 0.9 * history[0]
+    assert history[-1] < 0.7 * history[0]
 
 
 @torch.no_grad()

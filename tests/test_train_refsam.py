@@ -81,12 +81,14 @@ def test_two_processes_take_the_steps_of_one(folder: Path, unbroken: Path, tmp_p
 
 def test_three_steps_lower_the_loss(folder: Path, tmp_path: Path) -> None:
     rates = {"lr": 1e-3, "mlp_lr": 1e-3, "dense_lr": 1e-3, "decoder_lr": 1e-3, "clip": 10.0}
-    settings = load_settings(write(tmp_path / "run.yaml", folder, tmp_path / "out", optimiser=rates))
+    trained = {"kind": "refsam", "size": "tiny", "checkpoint": "tiny", "text_encoder": "tiny"}
+    config = write(tmp_path / "run.yaml", folder, tmp_path / "out", optimiser=rates, model=trained)
+    settings = load_settings(config)
     model = build_model(settings).train()
     optimizer, accelerator = build_optimizer(model, settings.optimiser), Accelerator(cpu=True)
     batch = sentence_batch(model, SENTENCES, earlier=True)
     seen = [take_step(accelerator, model, optimizer, [batch], settings, step)["loss"] for step in range(4)]
-    assert seen[3] < 0.95 * seen[0]
+    assert seen[3] < 0.8 * seen[0]
 
 
 def test_groups_of_parameters_have_their_rates() -> None:

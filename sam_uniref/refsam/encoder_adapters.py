@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class EncoderAdapters(nn.Module):
             x = self._adapted(number, block, x)
         return encoder.neck(x.permute(0, 3, 1, 2))
 
-    def _adapted(self, number: int, block: nn.Module, x: Tensor) -> Tensor:
+    def _adapted(self, number: int, block: Any, x: Tensor) -> Tensor:
         """One block, ``(B, h, w, width)``."""
         attended = _attention(block, block.norm1(x))
         # The published one comes before the windows are joined again; cell by cell as it is, either will do.
@@ -71,7 +73,7 @@ class EncoderAdapters(nn.Module):
         return x + block.mlp(normalised) + self.scale * self.beside_mlp[number](normalised)
 
 
-def _attention(block: nn.Module, x: Tensor) -> Tensor:
+def _attention(block: Any, x: Tensor) -> Tensor:
     """A block's attention, in its windows if it has them."""
     if block.window_size == 0:
         return block.attn(x)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from segment_anything.modeling import TwoWayTransformer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -45,7 +47,7 @@ def _as_tokens(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-def _attend(attention: nn.Module, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+def _attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     """One of SAM's attentions, to the keys that are seen ``(N, 1, 1, T)``."""
 
     def by_head(projected: Tensor) -> Tensor:
@@ -57,4 +59,5 @@ def _attend(attention: nn.Module, queries: Tensor, keys: Tensor, values: Tensor,
         by_head(attention.v_proj(values)),
         attn_mask=seen,
     )
-    return attention.out_proj(attended.transpose(1, 2).flatten(2))
+    joined: Tensor = attention.out_proj(attended.transpose(1, 2).flatten(2))
+    return joined
