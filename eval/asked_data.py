@@ -9,6 +9,7 @@ from typing import Any
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.prepared import read_info
 from sam_uniref.eval.cases import NothingToAskError, Source
+from sam_uniref.eval.compared_methods import METHODS
 from sam_uniref.eval.prepared_cases import PreparedClips, PreparedQueries, PreparedScenes
 from sam_uniref.eval.protocols import FewShot, MergedSentences, Referring, TaskProtocol, VideoObjects, VideoSentences
 from sam_uniref.eval.protocols.few_shot import SHOTS
@@ -22,8 +23,9 @@ Protocols = dict[Task, TaskProtocol[Any, Any]]
 
 
 def asked_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
-    """What ``--task`` stands for, each once, in the order of :data:`TASKS`."""
-    return tuple(task for task in TASKS if task in arguments.task or "all" in arguments.task)
+    """What ``--task`` stands for, each once, in the order of :data:`TASKS`; ``all`` is what the method can be asked."""
+    every = METHODS[arguments.method] if "all" in arguments.task else ()
+    return tuple(task for task in TASKS if task in arguments.task or task in every)
 
 
 def open_protocols(arguments: argparse.Namespace) -> Protocols:

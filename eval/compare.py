@@ -5,8 +5,8 @@
 
 What needs training is trained by `accelerate launch train/finetune.py` with each seed; what learns nothing is asked
 once. Whatever is done is not done again, so a comparison that was stopped goes on. Writes FOLDER/compare.md (the table,
-and how far ours is ahead of each by a paired bootstrap over the same units), FOLDER/results.json, FOLDER/grid.png (a case
-a row, a method a column) and a folder a method. What the metrics mean stands in eval/evaluate.py's reports.
+and how far ours is ahead of each by a paired bootstrap over the same units), FOLDER/results.json, FOLDER/grid.png (a
+case a row, a method a column) and a folder a method. What the metrics mean stands in eval/evaluate.py's reports.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from sam_uniref.eval.comparison import (
 )
 from sam_uniref.eval.comparison_grid import write_grid
 from sam_uniref.eval.demo import HEADLINES
+from sam_uniref.eval.evaluate import parse_arguments
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.protocols import TaskProtocol
 from sam_uniref.eval.published import TABLE_8
@@ -64,9 +65,11 @@ def open_cases(data: Mapping[str, AskedData]) -> dict[Task, AnyProtocol]:
     """
     protocols: dict[Task, AnyProtocol] = {}
     for task in (task for task in TASKS if task in data):
-        options = {"task": [task], "style": None, "download": None, "shots": None, "supports": None}
-        options |= {"mask_side": None, "frames": None, "merge": None, **vars(data[task])}
-        protocols |= open_protocols(argparse.Namespace(**options))
+        asked = data[task]
+        given = {"--split": asked.split, "--episodes": asked.episodes}
+        options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+        command = ["--task", task, "--out", "", "--data", asked.data, *options, *asked.options]
+        protocols |= open_protocols(parse_arguments(command))
     return protocols
 
 

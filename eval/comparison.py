@@ -63,11 +63,13 @@ class AskedData:
         data: ``refshapes``, or a folder that `sam-uniref data prepare` wrote.
         split: Of a prepared set.
         episodes: The first so many cases; None: all of a prepared split.
+        options: Further ones of ``eval/evaluate.py``, such as ``--merge``.
     """
 
     data: str = "refshapes"
     split: str | None = None
     episodes: int | None = None
+    options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
     python eval/evaluate.py --model runs/folder/model --data refshapes --task all --out results/mine
     python eval/evaluate.py --model runs/folder/model --data data/refcoco --split testA --task ris --out results/testA
     python eval/evaluate.py --model runs/folder/model --data data/davis2017 --split val --task vos --out results/davis
+    # PerSAM on the same SAM
+    python eval/evaluate.py --method persam --model runs/folder/model --task fss --out results/persam
     # the paper's ablation: sentences without the masks predicted so far
     python eval/evaluate.py --model runs/folder/model --task rvos --frame-references none --out results/language
     # several processes share the cases, and give the same numbers
@@ -42,9 +44,10 @@ from sam_uniref.data.episodes import Supports
 from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.asked_data import REFSHAPES, Protocols, asked_tasks, open_protocols
 from sam_uniref.eval.commands import OneLineParser
+from sam_uniref.eval.compared_methods import METHODS, load_method
 from sam_uniref.eval.measures import reported
 from sam_uniref.eval.predictions import PredictionStore
-from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
+from sam_uniref.eval.predictor_method import TrackingOptions
 from sam_uniref.eval.protocols import FRAME_RULES, MATCHES
 from sam_uniref.eval.report import TaskReport, check_place, write_report
 from sam_uniref.eval.result_folder import ResultFolder
@@ -59,7 +62,7 @@ from sam_uniref.eval.running import (
     predict,
     write_all_masks,
 )
-from sam_uniref.loading import load_for_use, named_device
+from sam_uniref.loading import named_device
 from sam_uniref.state import write_json
 from sam_uniref.tracked_object import FRAME_REFERENCES
 
@@ -83,6 +86,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder that save_pretrained wrote, or a packaged model's name")
+    parser.add_argument(
+        "--method",
+        choices=sorted(METHODS),
+        default="samref",
+        help="what MODEL is asked as: itself (samref, refsam), or a baseline on its frozen SAM; samref by default",
+    )
     parser.add_argument("--checkpoint", help="the base SAM's file, if it is not found by its name")
     parser.add_argument("--image-size", type=int, help="side of the input square in pixels; the model's own by default")
     parser.add_argument("--task", nargs="+", choices=[*TASKS, "all"], default=["all"], help="what is asked")
@@ -150,6 +159,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ValueError(f"--out must be a folder, and {arguments.out} is a file")
+    unasked = [task for task in tasks if task not in METHODS[arguments.method]]
+    if unasked:
+        raise ValueError(f"{arguments.method} can be asked {METHODS[arguments.method]}, got --task {unasked[0]}")
+    if arguments.method != "samref" and {"frame_references", "score_threshold"} & given:
+        raise ValueError(f"--frame-references and --score-threshold are of samref, not of {arguments.method}")
     foreign = _OF_PREPARED if arguments.data == REFSHAPES else _OF_REFSHAPES
     for name in sorted(given.intersection(foreign)):
         raise ValueError(f"{_option(name)} means nothing to --data {arguments.data}; leave it out")
@@ -221,12 +235,13 @@ def _own_predictions(
             check_stored(protocol, stores[task])
     else:
         device = choose_device(arguments.device, state)
-        model = load_for_use(arguments.model, arguments.checkpoint, device, arguments.image_size)
+        place = {"checkpoint": arguments.checkpoint, "image_size": arguments.image_size}
         tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
-        made_by = {"model": model.fingerprint(), "image_size": model.transform.size}
-        stores = _stores(arguments.out, protocols, made_by, asdict(tracking))
+        loaded = load_method(arguments.method, arguments.model, device, **place, tracking=tracking)
+        followed = asdict(tracking) if arguments.method == "samref" else {}
+        stores = _stores(arguments.out, protocols, loaded.made_of, followed)
         for task, protocol in protocols.items():
-            predict(PredictorMethod(model, tracking), protocol, stores[task], state)
+            predict(loaded.method, protocol, stores[task], state)
     return {task: StoredPredictions(store) for task, store in stores.items()}
 
 

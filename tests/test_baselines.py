@@ -13,14 +13,12 @@ from tiny import disc, picture, tiny_model
 
 from sam_uniref import MaskReference
 from sam_uniref.adapters import add_lora
-from sam_uniref.data.refshapes import RefShapesDataset
 from sam_uniref.eval.baselines import BASELINES, Persam, PersamF, PlainSam
 from sam_uniref.eval.baselines.mask_weights import Schedule
 from sam_uniref.eval.baselines.prompting import grown_box, inclusive_box
 from sam_uniref.eval.baselines.target import IMAGE_BRIGHTNESS, object_cells
-from sam_uniref.eval.davis import ObjectScores, summarise
 from sam_uniref.eval.methods import Method
-from sam_uniref.eval.refshapes_protocol import PROTOCOLS, track_scores
+from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.images import Mask
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.transforms import ImageTransform
@@ -309,16 +307,6 @@ def test_few_shot_episodes(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_clips(name: str) -> None:
-    method, data = built(name), RefShapesDataset("refshapes", "vos", episodes=2)
-    scores: list[ObjectScores] = []
-    for index in range(2):
-        clip = data.clip(index)
-        joining: dict[int, dict[int, Mask]] = {}
-        for object_id, first in clip.first_frames.items():
-            joining.setdefault(first, {})[object_id] = clip.ids[first] == object_id
-        results = list(method.track(list(clip.frames), new_masks=joining))
-        scores += [
-            track_scores(results[first + 1 :], clip.ids[first + 1 :] == object_id, object_id)
-            for object_id, first in clip.first_frames.items()
-        ]
-    assert summarise(scores).j_and_f > 0.1
+    protocol = PROTOCOLS["vos"](2)
+    scores = [score for index in range(2) for score in protocol.score(built(name), index)]
+    assert protocol.summarise(scores)["J&F"] > 0.1

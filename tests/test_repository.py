@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sam_uniref.eval.comparison import read_comparison
 from sam_uniref.train.pretrain import PretrainSettings
 from sam_uniref.train.settings import RunSettings, load_settings, read_settings
 
@@ -107,8 +108,8 @@ def test_configurations_are_packaged_and_load() -> None:
     runs = {entry.name: str(entry) for entry in folder.iterdir() if entry.name.endswith(".yaml")}
     assert {"folder.yaml", "sam_vit_h_image.yaml", "sam_vit_h_video.yaml", "pretrain_sam_tiny.yaml"} <= runs.keys()
     assert read_settings(PretrainSettings, runs.pop("pretrain_sam_tiny.yaml")).steps > 0
-    for path in runs.values():
-        assert load_settings(path).data
+    for name, path in runs.items():
+        assert read_comparison(Path(path)).data if name.startswith("compare_") else load_settings(path).data
     assert {p.name for p in (folder / "accelerate").iterdir()} >= {"1gpu.yaml", "8gpu.yaml", "2nodes.yaml"}
 
 
