@@ -148,7 +148,8 @@ def measure_method(
         What came of it, and the answers of its first run.
     """
     configs, out = place
-    outcome, shown = Outcome(), {}
+    outcome = Outcome()
+    shown: dict[Task, StoredPredictions] = {}
     asked = {task: protocols[task] for task in method.asked if task in protocols}
     for seed, folder in runs_of(comparison, method, out):
         model = comparison.sam

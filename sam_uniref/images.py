@@ -179,9 +179,9 @@ def _ids_in_colors(colors: RGB) -> NDArray[np.int64]:
     try:
         return _without_void(ids_of_colors(colors).astype(np.int64))
     except ValueError as error:
-        drawn = colors.any(axis=2)
+        drawn: Mask = colors.any(axis=2)
         if (colors[drawn] == colors[drawn][0]).all():
-            return drawn.astype(np.int64)
+            return np.asarray(drawn, np.int64)
         raise ValueError(
             f"the mask has several colours, and {error}; save the ids themselves, as a palette PNG"
         ) from None

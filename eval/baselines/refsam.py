@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 
-from sam_uniref.eval.methods import Method
 from sam_uniref.loading import load_class_for_use
 from sam_uniref.refsam import RefSam
 
 
 def load_refsam(
     folder: str | Path, checkpoint: str | Path | None, device: torch.device, image_size: int | None = None
-) -> Method:
+) -> RefSam:
     """A trained RefSAM on a device, in evaluation mode.
 
     Args:
