@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from runs import ENVIRONMENT, ROOT
 
 from sam_uniref.eval.compare import main
-from sam_uniref.eval.comparison import read_comparison
+from sam_uniref.eval.comparison import Outcome, read_comparison
+from sam_uniref.eval.measures import Metric
 
 METHODS = [
     {"name": "SamRef", "method": "samref", "train": "samref.yaml"},
@@ -22,14 +24,14 @@ METHODS = [
 
 
 def write_comparison(folder: Path, **changes: object) -> Path:
-    """Runs of two steps, two cases a task."""
+    """Runs of two steps with one seed, two cases a task."""
     for kind in ("samref", "refsam"):
         config = yaml.safe_load((ROOT / "configs" / "compare" / f"{kind}_tiny.yaml").read_text())
         config |= {"steps": 2, "batch_size": 4, "precision": "no", "save_every": 2}
         config["optimiser"] |= {"milestones": []}
         (folder / f"{kind}.yaml").write_text(yaml.safe_dump(config))
     data = {task: {"episodes": 2} for task in ("ris", "fss", "vos", "rvos")}
-    comparison = {"sam": "tiny", "ours": "SamRef", "seeds": [0, 1], "methods": METHODS, "data": data, **changes}
+    comparison = {"sam": "tiny", "ours": "SamRef", "seeds": [0], "methods": METHODS, "data": data, **changes}
     path = folder / "compare.yaml"
     path.write_text(yaml.safe_dump(comparison))
     return path
@@ -53,12 +55,12 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for interval in told["tasks"].values():
             assert 0 <= interval["low"] <= interval["value"] <= interval["high"] <= 1
         trains = name in ("SamRef", "RefSAM")
-        assert len(told["training_seconds"]) == (2 if trains else 0)
+        assert len(told["training_seconds"]) == (1 if trains else 0)
         assert (told["trained_parameters"] > 0) == trains
         assert all(seconds > 0 for seconds in told["frame_seconds"].values())
         assert sorted(told["ours_ahead"]) == ([] if name == "SamRef" else sorted(told["tasks"]))
     text = (out / "compare.md").read_text()
-    assert "means over 2 seeds" in text
+    assert "means over one seed" in text
     assert "not measured here" in text
     with Image.open(out / "grid.png") as grid:
         assert grid.size[0] > 6 * 144
@@ -68,6 +70,30 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")} == made
     again = json.loads((out / "results.json").read_text())
     assert again["RefSAM"]["tasks"] == results["RefSAM"]["tasks"]
+
+
+def outcome(*seeds: list[float]) -> Outcome:
+    """IoU of the same pictures in several runs."""
+    parts = [np.stack([np.array(seed), np.ones(len(seed))], axis=1) for seed in seeds]
+    return Outcome({"ris": [Metric(float(p[:, 0].mean()), p, "image") for p in parts]})
+
+
+def test_seeds_are_averaged_on_the_same_units() -> None:
+    ours = outcome([0.5, 0.9, 0.7, 0.8], [0.7, 0.9, 0.5, 0.6])
+    np.testing.assert_allclose(ours.parts("ris")[:, 0], [0.6, 0.9, 0.6, 0.7])
+    told = ours.interval("ris")
+    assert told.value == pytest.approx(0.7)
+    assert 0.6 <= told.low < told.value < told.high <= 0.9
+    assert (told.unit, told.units) == ("image", 4)
+
+
+def test_a_constant_lead_has_no_spread() -> None:
+    """Paired: what all pictures share does not blur the difference."""
+    theirs = outcome([0.2, 0.9, 0.4, 0.6])
+    ahead = outcome([0.3, 1.0, 0.5, 0.7]).ahead_of(theirs, "ris")
+    assert (ahead.low, ahead.high) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert ahead.above_zero
+    assert not theirs.ahead_of(theirs, "ris").above_zero
 
 
 @pytest.mark.parametrize(
