@@ -363,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = parse_arguments(arguments)
         given.run(given)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         return say_error(error)
     return 0
 

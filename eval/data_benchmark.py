@@ -10,6 +10,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,7 +31,6 @@ from tqdm.auto import tqdm
 
 from sam_uniref.data import ObjectTable, SourceOptions, TrainingBatches, open_source
 from sam_uniref.data.formats import named_format
-from sam_uniref.data.prepared import prepare
 from sam_uniref.data.prepared.source import open_objects
 from sam_uniref.eval.memory import tree_megabytes
 from sam_uniref.state import write_json
@@ -53,7 +54,7 @@ class TableCost:
         table: ``images`` or ``videos``.
         rows: Objects of images, or annotated frames of videos.
         prepare_seconds: From the download to the prepared set.
-        prepare_peak_mb: Memory of all processes together, pages that they share counted once.
+        prepare_peak_mb: Memory of all its processes together, pages that they share counted once.
         megabytes: On disk.
         open_seconds: Until the first object can be asked for.
         row_milliseconds: Median of an object's row at random, its mask still encoded.
@@ -174,13 +175,13 @@ def make_videos(root: Path, frames: int) -> None:
 
 
 @contextmanager
-def watched_memory() -> Iterator[list[float]]:
-    """The most megabytes that this process and its children hold together, looked at four times a second."""
-    peak, done = [tree_megabytes()], threading.Event()
+def watched_memory(process_id: int | None = None) -> Iterator[list[float]]:
+    """The most megabytes that a process (by default this) and its children hold, looked at four times a second."""
+    peak, done = [tree_megabytes(process_id)], threading.Event()
 
     def watch() -> None:
         while not done.wait(MEMORY_EVERY):
-            peak[0] = max(peak[0], tree_megabytes())
+            peak[0] = max(peak[0], tree_megabytes(process_id))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -194,10 +195,15 @@ def watched_memory() -> Iterator[list[float]]:
 def table_cost(name: str, task: Any, root: Path, out: Path, workers: int) -> TableCost:
     """Prepare a made-up download, open it, look at rows."""
     layout = named_format(name)
-    with tqdm(desc=f"preparing {layout.table}", unit="row", mininterval=2) as bar, watched_memory() as peak:
-        start = time.perf_counter()
-        prepare(layout, root, out, workers=workers, report=lambda _, rows: bar.update(rows - bar.n))
-        prepared = time.perf_counter() - start
+    start = time.perf_counter()
+    # As people do it, and in a process of its own, so that the memory is that of preparing alone.
+    options = ["--root", str(root), "--out", str(out), "--workers", str(workers)]
+    command = [sys.executable, "-c", "from sam_uniref.cli import main; main()", "data", "prepare", name, *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process, watched_memory(process.pid) as peak:  # noqa: S603
+        code = process.wait()
+    if code:
+        raise RuntimeError(f"preparing {name} failed with {code}; its message is above")
+    prepared = time.perf_counter() - start
     folder = out / name
     start = time.perf_counter()
     objects = open_objects(folder, task)

@@ -33,12 +33,20 @@ def peak_megabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def tree_megabytes() -> float:
-    """What this process and its children hold now; on Linux pages that they share are counted once."""
+def tree_megabytes(process_id: int | None = None) -> float:
+    """What a process and its children hold now; on Linux pages that they share are counted once.
+
+    Args:
+        process_id: By default this one; 0 MB if there is none such any more.
+    """
     import psutil
 
     total = 0
-    for process in (me := psutil.Process(), *me.children(recursive=True)):
+    try:
+        family = [me := psutil.Process(process_id), *me.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0
+    for process in family:
         try:
             held = process.memory_full_info()
         except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended while it was looked at

@@ -114,15 +114,16 @@ def _stamped_size(path: Path) -> tuple[int, int]:
         raise
     except OSError as error:  # such as a name that is too long for the system
         raise ValueError(f"{path} can't be read ({error})") from error
-    return _sound_size(path, state.st_size, state.st_mtime_ns)
+    return _sound_size(str(path), state.st_size, state.st_mtime_ns)
 
 
-# A picture with many objects is looked at once, unless it changes; so many are remembered by a process.
-@lru_cache(maxsize=100_000)
-def _sound_size(path: Path, length: int, changed: int) -> tuple[int, int]:
+# A picture with many objects is looked at once, unless it changes; so many are remembered by a process: more than COCO
+# has, whose annotations are in no order of pictures.
+@lru_cache(maxsize=200_000)
+def _sound_size(path: str, length: int, changed: int) -> tuple[int, int]:
     """Size from the header, and whether the file goes on to its end; only if that is in doubt is it decoded."""
     size = image_size(path)
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         file.seek(-min(_TAIL, length), os.SEEK_END)
         tail = file.read()
     if _JPEG_END not in tail and _PNG_END not in tail:

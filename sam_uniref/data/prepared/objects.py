@@ -140,9 +140,9 @@ def column_values(column: pa.ChunkedArray | pa.Array) -> Numbers:
 
 def column_codes(column: pa.ChunkedArray) -> Numbers:
     """A number for each different text of a column, ``(N,)`` int64, from 0 in order of appearance."""
-    encoded = column.dictionary_encode().unify_dictionaries()
-    parts = [np.asarray(chunk.indices.to_numpy(zero_copy_only=False)) for chunk in encoded.chunks]
-    return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+    # In one piece: a dictionary for each of a thousand pieces takes a hundred times as long to join.
+    whole = column.combine_chunks()
+    return np.asarray(whole.dictionary_encode().indices.to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
 def _starts(lengths: Numbers) -> Numbers:
