@@ -130,6 +130,7 @@ def test_progress_is_seen_where_somebody_watches(monkeypatch: pytest.MonkeyPatch
 
 
 SLOW = """
+import signal
 import sys, time
 from toy_sets import ToyImages
 from sam_uniref.cli import main
@@ -140,6 +141,8 @@ class Slow(ToyImages):
         yield from super().read(root, split, unit, problems)
         time.sleep(0.5 if unit[0] == 0 else 1.5)
 
+# A job in the background ignores Ctrl-C, and so do its children; at a terminal nobody does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 Slow.__module__ = "__main__"
 FORMATS["toy"] = Slow()
 main()
