@@ -179,7 +179,7 @@ def _ids_in_colors(colors: RGB) -> NDArray[np.int64]:
     try:
         return _without_void(ids_of_colors(colors).astype(np.int64))
     except ValueError as error:
-        drawn: Mask = colors.any(axis=2)
+        drawn: Mask = colors.max(axis=2) > 0
         if (colors[drawn] == colors[drawn][0]).all():
             return np.asarray(drawn, np.int64)
         raise ValueError(
