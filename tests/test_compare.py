@@ -13,6 +13,7 @@ from runs import ENVIRONMENT, ROOT
 
 from sam_uniref.eval.compare import main
 from sam_uniref.eval.comparison import Outcome, read_comparison
+from sam_uniref.eval.evaluate import main as evaluate
 from sam_uniref.eval.measures import Metric
 
 METHODS = [
@@ -129,3 +130,18 @@ def test_missing_comparison(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 def test_packaged_comparisons_name_configurations_that_are_there(path: Path) -> None:
     comparison = read_comparison(path)
     assert all((path.parent / method.train).is_file() for method in comparison.methods if method.train is not None)
+
+
+def test_a_baseline_is_evaluated_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = ["--model", "tiny", "--episodes", "2", "--device", "cpu", "--method", "plain_sam"]
+    assert evaluate([*given, "--task", "all", "--out", str(tmp_path / "a")]) == 0
+    assert list(json.loads((tmp_path / "a" / "results.json").read_text())) == ["vos"]
+    capfd.readouterr()
+    assert evaluate([*given, "--task", "ris", "--out", str(tmp_path / "b")]) == 2
+    assert "plain_sam can be asked ('vos',), got --task ris" in capfd.readouterr().err
+    assert evaluate([*given, "--task", "vos", "--score-threshold", "0.2", "--out", str(tmp_path / "b")]) == 2
+    assert "are of samref, not of plain_sam" in capfd.readouterr().err
+    # Another method's answers are not taken for this one's.
+    other = ["--model", "tiny", "--episodes", "2", "--device", "cpu", "--method", "points", "--task", "vos"]
+    assert evaluate([*other, "--out", str(tmp_path / "a")]) == 2
+    assert "was made with method 'plain_sam' and not 'points'" in capfd.readouterr().err
