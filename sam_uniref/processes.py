@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -44,13 +46,25 @@ def working_processes(workers: int | None) -> Iterator[tuple[Callable[..., Futur
         yield _at_once, 0
         return
     executor: Executor
-    # Ctrl-C reaches all processes of a terminal: this one stops the work, the others finish their pieces.
-    with ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
+    with ProcessPoolExecutor(
+        count,
+        mp_context=_context(),
+        # Ctrl-C reaches all processes of a terminal: this one stops the work, the others finish their pieces.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as executor:
         try:
             yield executor.submit, _WAITING_A_WORKER * count
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
+
+
+def _context() -> BaseContext:
+    """How processes begin: never as a copy of this one, whose threads (PyTorch's, Arrow's) may hold locks."""
+    return multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    )
 
 
 def _at_once(function: Callable[..., T], *arguments: Any) -> Future[T]:

@@ -131,20 +131,13 @@ def test_progress_is_seen_where_somebody_watches(monkeypatch: pytest.MonkeyPatch
 
 SLOW = """
 import signal
-import sys, time
-from toy_sets import ToyImages
+from toy_sets import SlowImages
 from sam_uniref.cli import main
 from sam_uniref.data.formats import FORMATS
 
-class Slow(ToyImages):
-    def read(self, root, split, unit, problems):
-        yield from super().read(root, split, unit, problems)
-        time.sleep(0.5 if unit[0] == 0 else 1.5)
-
 # A job in the background ignores Ctrl-C, and so do its children; at a terminal nobody does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-Slow.__module__ = "__main__"
-FORMATS["toy"] = Slow()
+FORMATS["toy"] = SlowImages()
 main()
 """
 

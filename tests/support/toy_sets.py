@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,6 +70,14 @@ class ToyImages:
                 tuple(entry.get("sentences", ())),
                 entry.get("coco_id"),
             )
+
+
+class SlowImages(ToyImages):
+    """Takes its time, above all for the second unit."""
+
+    def read(self, root: Path, split: str, unit: Any, problems: Problems) -> Iterator[Any]:
+        yield from super().read(root, split, unit, problems)
+        time.sleep(0.5 if unit[0] == 0 else 1.5)
 
 
 class ToyVideos(ToyImages):
