@@ -10,14 +10,12 @@ done again, so a table that was stopped goes on. Writes FOLDER/table.md, FOLDER/
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,6 +23,7 @@ from sam_uniref.config import build_dataclass
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.demo import HEADLINES
 from sam_uniref.eval.results import read_values
+from sam_uniref.eval.trained_runs import claim_folder, folder_name, is_trained, run_module, train_run
 from sam_uniref.state import whole_file, write_json
 
 Values = dict[str, list[float]]
@@ -51,7 +50,7 @@ class Row:
     @property
     def folder(self) -> str:
         """The name as a folder's."""
-        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
+        return folder_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -114,35 +113,19 @@ def run_row(table: Ablations, row: Row, seed: int, config: Path, out: Path) -> N
     """
     owner = next(other for other in table.rows if other.name == (row.model or row.name))
     trained, results = out / owner.folder / f"seed_{seed}", out / row.folder / f"seed_{seed}"
-    if not (trained / "model" / "config.json").is_file():
-        launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
-        settings = [f"output={trained}", f"seed={seed}", *owner.train]
-        _run([*launch, "--config", str(config), "--resume", *settings])
+    if not is_trained(trained):
+        train_run(config, trained, seed, owner.train)
     for episodes in sorted({table.episodes[task] for task in row.tasks}):
         tasks = [task for task in row.tasks if table.episodes[task] == episodes]
         place = results / "_".join(tasks)
         if not (place / "results.json").is_file():
             asked = ["--task", *tasks, "--episodes", str(episodes), "--out", str(place), *row.evaluate]
-            _run(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
+            run_module(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
 
 
-def _run(module: Sequence[str]) -> None:
-    """A module with its arguments, in a process of its own, to its end."""
-    if subprocess.run([sys.executable, "-m", *module], check=False).returncode:  # noqa: S603 - our own commands
-        raise RuntimeError(f"failed: python -m {' '.join(module)}")
-
-
-def claim_folder(table: Ablations, row: Row, config: Path, out: Path) -> None:
-    """Record what the row's runs are made of beside them.
-
-    Raises:
-        ValueError: If what is there was made of something else, which would then stand in one table with this.
-    """
-    made_of = json.dumps(asdict(row) | {"base": yaml.safe_load(config.read_text()), "episodes": dict(table.episodes)})
-    file = out / row.folder / "row.json"
-    if file.is_file() and json.loads(file.read_text()) != json.loads(made_of):
-        raise ValueError(f"{file.parent} was made with other settings; remove it, or give another --out")
-    write_json(file, json.loads(made_of))
+def made_of(table: Ablations, row: Row, config: Path) -> dict[str, Any]:
+    """What tells a row's runs from those of other settings."""
+    return asdict(row) | {"base": yaml.safe_load(config.read_text()), "episodes": dict(table.episodes)}
 
 
 def collect(table: Ablations, out: Path) -> dict[str, Values]:
@@ -201,8 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed in table.seeds:
             for row in table.rows:
                 if not given.only or row.name in given.only:
-                    claim_folder(table, row, given.table.parent / table.base, given.out)
-                    run_row(table, row, seed, given.table.parent / table.base, given.out)
+                    config = given.table.parent / table.base
+                    claim_folder(given.out / row.folder / "row.json", made_of(table, row, config))
+                    run_row(table, row, seed, config, given.out)
         found = collect(table, given.out)
         write_json(given.out / "results.json", found)
         with whole_file(given.out / "table.md") as temporary:

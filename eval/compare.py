@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import PartialState
 from rich.console import Console
 from rich.markdown import Markdown
@@ -47,6 +47,7 @@ from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.protocols import TaskProtocol
 from sam_uniref.eval.published import TABLE_8
 from sam_uniref.eval.running import StoredPredictions, judge, predict
+from sam_uniref.eval.trained_runs import claim_folder, is_trained, train_run
 from sam_uniref.loading import best_device
 from sam_uniref.state import whole_file, write_json
 
@@ -73,27 +74,28 @@ def open_cases(data: Mapping[str, AskedData]) -> dict[Task, AnyProtocol]:
     return protocols
 
 
-def train(method: ComparedMethod, seed: int, config: Path, folder: Path) -> float:
-    """Train one run, or go on with it, in a process of its own.
+def train(config: Path, seed: int, folder: Path) -> float | None:
+    """Train one run, or go on with it.
 
     Returns:
-        Seconds that it took, all its parts together.
+        Seconds that it took, all its parts together; None if a part was not measured.
 
     Raises:
-        RuntimeError: If the command fails; its output is above.
+        ValueError: If the folder's run was made by another configuration.
+        RuntimeError: If training fails; its output is above.
     """
+    claim_folder(folder / "made_of.json", {"config": yaml.safe_load(config.read_text(encoding="utf-8")), "seed": seed})
     spent = folder / "training.json"
-    before = json.loads(spent.read_text())["seconds"] if spent.is_file() else 0.0
-    if (folder / "model" / "config.json").is_file():
-        return float(before)
+    began = (folder / "settings.yaml").is_file()
+    before = json.loads(spent.read_text())["seconds"] if spent.is_file() else None if began else 0.0
+    if is_trained(folder):
+        return before
     start = time.monotonic()
-    launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
-    command = [*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}"]
-    code = subprocess.run([sys.executable, "-m", *command], check=False).returncode  # noqa: S603 - our own command
-    seconds = float(before) + time.monotonic() - start
-    write_json(spent, {"seconds": seconds})
-    if code or not (folder / "model" / "config.json").is_file():
-        raise RuntimeError(f"{method.name}, seed {seed}: training ended with {code}; run again to go on")
+    try:
+        train_run(config, folder, seed)
+    finally:
+        seconds = None if before is None else before + time.monotonic() - start
+        write_json(spent, {"seconds": seconds})
     return seconds
 
 
@@ -154,7 +156,8 @@ def measure_method(
     for seed, folder in runs_of(comparison, method, out):
         model = comparison.sam
         if method.train is not None:
-            outcome.training_seconds.append(train(method, seed, configs / method.train, folder))
+            seconds = train(configs / method.train, seed, folder)
+            outcome.training_seconds += [] if seconds is None else [seconds]
             model = str(folder / "model")
         loaded = load_method(method.method, model, best_device())
         answers = ask(loaded, asked, folder, state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from sam_uniref.eval.bootstrap import Interval, bootstrap, paired_bootstrap
 from sam_uniref.eval.compared_methods import METHODS, TRAINED
 from sam_uniref.eval.demo import HEADLINES
 from sam_uniref.eval.measures import Metric, Values, mean_of_ratios
+from sam_uniref.eval.trained_runs import folder_name
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ComparedMethod:
     @property
     def folder(self) -> str:
         """The name as a folder's."""
-        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
+        return folder_name(self.name)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Outcome:
     Attributes:
         metrics: By task, the headline metric of each seed's run.
         trained_parameters: How many numbers training found.
-        training_seconds: Of each seed's run; empty for what learns nothing.
+        training_seconds: Of each seed's run that was measured whole; empty for what learns nothing.
         frame_seconds: By task, median seconds a picture or frame.
     """
 

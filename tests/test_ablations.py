@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 from runs import ROOT
 
 from sam_uniref.data.batch import TASKS
-from sam_uniref.eval import ablations
+from sam_uniref.eval import ablations, trained_runs
 from sam_uniref.eval.ablations import main, markdown, read_table
 from sam_uniref.eval.evaluate import check_arguments, parse_arguments
 from sam_uniref.train.build import model_config
@@ -63,7 +64,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             model.mkdir(parents=True)
             (model / "config.json").write_text("{}")
 
-    monkeypatch.setattr(ablations, "_run", run)
+    for module in (ablations, trained_runs):
+        monkeypatch.setattr(module, "run_module", run)
     return given
 
 
@@ -148,7 +150,7 @@ def test_unknown_row_and_failed_command(
     table = small_table(tmp_path)
     assert main([str(table), "--out", str(tmp_path / "out"), "--only", "Two heads"]) == 2
     assert "no such rows: ['Two heads']" in capsys.readouterr().err
-    monkeypatch.setattr(ablations.subprocess, "run", lambda *_, **__: ablations.subprocess.CompletedProcess([], 1))
+    monkeypatch.setattr(trained_runs.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
     assert main([str(table), "--out", str(tmp_path / "out")]) == 2
     assert "failed: python -m accelerate.commands.launch" in capsys.readouterr().err
 

@@ -11,7 +11,8 @@ import yaml
 from PIL import Image
 from runs import ENVIRONMENT, ROOT
 
-from sam_uniref.eval.compare import main
+from sam_uniref.eval import compare
+from sam_uniref.eval.compare import main, train
 from sam_uniref.eval.comparison import Outcome, read_comparison
 from sam_uniref.eval.evaluate import main as evaluate
 from sam_uniref.eval.measures import Metric
@@ -124,6 +125,27 @@ def test_bad_comparisons(
 def test_missing_comparison(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]) == 2
     assert "there is no comparison" in capfd.readouterr().err
+
+
+def test_runs_of_another_configuration_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave_a_model(config: Path, folder: Path, seed: int) -> None:
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text("{}")
+
+    monkeypatch.setattr(compare, "train_run", leave_a_model)
+    config, folder = tmp_path / "samref.yaml", tmp_path / "seed_0"
+    config.write_text("steps: 2")
+    seconds = train(config, 0, folder)
+    assert seconds is not None
+    assert train(config, 0, folder) == seconds
+    config.write_text("steps: 3")
+    with pytest.raises(ValueError, match="was made with other settings"):
+        train(config, 0, folder)
+    # A part that nobody timed is not told as no time at all.
+    config.write_text("steps: 2")
+    (folder / "training.json").unlink()
+    (folder / "settings.yaml").touch()
+    assert train(config, 0, folder) is None
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("compare_*.yaml")), ids=lambda path: path.stem)

@@ -1,0 +1,61 @@
+"""Training runs that a table is made of: each in a folder of its own, which remembers what it was made of."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sam_uniref.state import write_json
+
+
+def folder_name(name: str) -> str:
+    """A row's name as a folder's."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def claim_folder(file: Path, made_of: Mapping[str, Any]) -> None:
+    """Record what a folder's runs are made of.
+
+    Args:
+        file: In the folder.
+        made_of: In JSON's types.
+
+    Raises:
+        ValueError: If what is there was made of something else, which would then stand in one table with this.
+    """
+    told = json.loads(json.dumps(made_of))
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != told:
+        raise ValueError(f"{file.parent} was made with other settings; remove it, or give another --out")
+    write_json(file, told)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a run has left its model."""
+    return (folder / "model" / "config.json").is_file()
+
+
+def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
+    """Train into a folder, or go on there, in a process of its own.
+
+    Raises:
+        RuntimeError: If the command fails, or leaves no model; its output is above.
+    """
+    launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
+    run_module([*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}", *overrides])
+    if not is_trained(folder):
+        raise RuntimeError(f"training in {folder} was stopped; run again to go on")
+
+
+def run_module(module: Sequence[str]) -> None:
+    """A module with its arguments, in a process of its own, to its end.
+
+    Raises:
+        RuntimeError: If it fails; its output is above.
+    """
+    if subprocess.run([sys.executable, "-m", *module], check=False).returncode:  # noqa: S603 - our own commands
+        raise RuntimeError(f"failed: python -m {' '.join(module)}")
