@@ -43,7 +43,7 @@ from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.memory import peak_megabytes, reset_peak
 from sam_uniref.eval.object_cost import unavoidable_parts
 from sam_uniref.interfaces import MaskPrediction
-from sam_uniref.loading import best_device, load_for_use, named_device
+from sam_uniref.loading import best_device, load_class_for_use, named_device
 from sam_uniref.packaged import PACKAGED
 from sam_uniref.sam import SAM_SIZES
 from sam_uniref.samref import SamRef
@@ -131,7 +131,7 @@ def load_model(arguments: argparse.Namespace, image_size: int | None, device: to
     """
     name = arguments.model
     if name in PACKAGED or name not in SAM_SIZES:
-        return load_for_use(name, arguments.checkpoint, device, image_size=image_size)
+        return load_class_for_use(SamRef, name, arguments.checkpoint, device, image_size)
     if arguments.checkpoint is None and not arguments.random_weights:
         raise ValueError(f"{name} has no weights: give --checkpoint or --random-weights")
     torch.manual_seed(0)

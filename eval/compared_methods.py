@@ -12,7 +12,8 @@ from sam_uniref.eval.baselines import BASELINES
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
-from sam_uniref.loading import load_for_use
+from sam_uniref.loading import load_class_for_use
+from sam_uniref.samref import SamRef
 
 TRAINED: dict[str, tuple[Task, ...]] = {"samref": TASKS, "refsam": ("ris", "rvos")}
 """Methods that `train/finetune.py` trains, as ``model.kind`` calls them, and what they are asked."""
@@ -65,7 +66,7 @@ def load_method(
         refsam = load_refsam(model, checkpoint, device, image_size)
         count = sum(p.numel() for part in refsam.parts() for p in part.module.parameters() if p.requires_grad)
         return LoadedMethod(refsam, {"method": name, "model": refsam.fingerprint()}, count)
-    samref = load_for_use(model, checkpoint, device, image_size)
+    samref = load_class_for_use(SamRef, model, checkpoint, device, image_size)
     made_of: dict[str, str | int] = {"model": samref.fingerprint(), "image_size": samref.transform.size}
     if name == "samref":
         count = sum(p.numel() for part in samref.parts() for p in part.module.parameters() if p.requires_grad)

@@ -35,7 +35,7 @@ from sam_uniref.data.formats import named_format
 from sam_uniref.data.prepared.source import open_objects
 from sam_uniref.eval.memory import tree_megabytes
 from sam_uniref.state import write_json
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.transforms import ImageTransform, SquareTransform
 
 IMAGE_SIZE = (480, 640)
 FRAME_SIZE = (360, 640)
@@ -312,7 +312,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[TableCost
         table_cost("coco_expressions", "ris", images, out, arguments.workers),
         table_cost("youtube_vos_2019", "vos", videos, out, arguments.workers),
     ]
-    transform = ImageTransform(arguments.image_size, SAM_MEAN, SAM_STD)
+    transform = SquareTransform(arguments.image_size, SAM_MEAN, SAM_STD)
     loaders = [
         loader_cost(name, make, place, transform, arguments.samples, workers)
         for workers in sorted({1, arguments.workers})

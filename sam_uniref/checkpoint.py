@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sam_uniref import packaged
 from sam_uniref.config import PluggedConfig
+from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ Plugged = TypeVar("Plugged", bound="PluggedSam")
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
 TRAINED_FILE = "adapters.safetensors"
 BASE_FILE = "base_sam.safetensors"
 TEXT_FOLDER = "text_encoder"

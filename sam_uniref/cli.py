@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
     from sam_uniref.reference import MaskReference
-    from sam_uniref.samref import SamRef
     from sam_uniref.track_files import TrackFiles
     from sam_uniref.tracking import FrameResult
+    from sam_uniref.trainable import TrainableModel
     from sam_uniref.video import FrameReader
 
 T = TypeVar("T")
@@ -296,7 +296,7 @@ def track(
         raise typer.Exit(1)
 
 
-def _load_model(folder: str, checkpoint: Path | None, device: str | None, image_size: int | None) -> SamRef:
+def _load_model(folder: str, checkpoint: Path | None, device: str | None, image_size: int | None) -> TrainableModel:
     """The model, ready to be asked."""
     from sam_uniref.loading import load_for_use
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
@@ -77,8 +78,8 @@ class BaseSamConfig:
 
 
 @dataclass
-class PluggedConfig:
-    """What every model that is plugged into a frozen SAM is built from.
+class ModelConfig(ABC):
+    """What every model is built from.
 
     Attributes:
         kind: What saved folders and configurations of runs call such a model.
@@ -86,13 +87,16 @@ class PluggedConfig:
 
     kind: ClassVar[str]
 
-    sam: BaseSamConfig = field(default_factory=BaseSamConfig)
     text_encoder: SentenceConfig = field(default_factory=SentenceConfig)
 
     @classmethod
+    @abstractmethod
     def for_size(cls, size: str) -> Self:
-        """The published widths."""
-        return cls(sam=BaseSamConfig(size=size))
+        """The published widths.
+
+        Raises:
+            ValueError: If there is no such size.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -109,6 +113,18 @@ class PluggedConfig:
         if kind != cls.kind:
             raise ValueError(f"this is a {kind}, not a {cls.kind}; load it as one, or give another folder")
         return build_dataclass(cls, {key: value for key, value in values.items() if key != "kind"})
+
+
+@dataclass
+class PluggedConfig(ModelConfig):
+    """What every model that is plugged into a frozen SAM is built from."""
+
+    sam: BaseSamConfig = field(default_factory=BaseSamConfig)
+
+    @classmethod
+    def for_size(cls, size: str) -> Self:
+        """The published widths."""
+        return cls(sam=BaseSamConfig(size=size))
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """The contracts between the parts: what is encoded once, what is asked, what comes out.
 
-Notation: B images, N query rows (one object asked for in one image), C channels, S the input square's side.
+Notation: B images, N query rows (one object asked for in one image), C channels, H and W the canvas' sides: of
+the input square for a SAM, of the largest picture of the batch, rounded up, for a detector.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -29,8 +30,8 @@ class ImageFeatures:
     Attributes:
         levels: Per level ``(B, C, h, w)``.
         padding: Per level ``(B, h, w)`` bool, True where a cell holds padding only.
-        pixels: ``(B, 3, S, S)``, the normalised and padded input; the mask encoder reads it.
-        input_sizes: Per image ``(height, width)`` of its content in the square.
+        pixels: ``(B, 3, H, W)``, the normalised and padded input; the mask encoder reads it.
+        input_sizes: Per image ``(height, width)`` of its content in the canvas.
         original_sizes: Per image ``(height, width)`` of the picture.
         skips: Finer maps that some decoders want, finest first; empty for SAM.
     """
@@ -46,6 +47,11 @@ class ImageFeatures:
         """The number of images, B."""
         return len(self.input_sizes)
 
+    @property
+    def canvas(self) -> Size:
+        """``(H, W)`` that the images are padded to."""
+        return self.pixels.shape[-2], self.pixels.shape[-1]
+
     def select(self, images: Sequence[int] | slice) -> ImageFeatures:
         """The given images, in that order."""
         at = list(range(len(self)))[images] if isinstance(images, slice) else list(images)
@@ -60,9 +66,8 @@ class ImageFeatures:
         )
 
     def valid_pixels(self) -> Tensor:
-        """``(B, S, S)`` bool, False in the input's padding."""
-        side = self.pixels.shape[-1]
-        return content_mask(self.input_sizes, (side, side), 1, self.pixels.device)
+        """``(B, H, W)`` bool, False in the input's padding."""
+        return content_mask(self.input_sizes, self.canvas, 1, self.pixels.device)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class MaskPrediction:
             Positive is foreground.
         scores: ``(N, M)``. Predicted IoU for SamRef, class probability for UniRef.
         image_index: ``(N,)`` which image each row is about.
-        boxes: ``(N, M, 4)`` as (x0, y0, x1, y1) in the square's pixels where the model predicts boxes.
+        boxes: ``(N, M, 4)`` as (x0, y0, x1, y1) in the canvas' pixels where the model predicts boxes.
     """
 
     logits: Tensor
@@ -121,14 +126,43 @@ class MaskPrediction:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """What training compares with, for N rows.
+class Instances:
+    """All objects of one image that are known, in its canvas.
 
     Attributes:
-        masks: ``(N, S, S)`` float in {0, 1}; all zero where the reference points at nothing in the image.
+        boxes: ``(M, 4)`` float32 as (x0, y0, x1, y1) in the canvas' pixels, x1 and y1 exclusive.
+        labels: ``(M,)`` int64 from 0.
+        masks: ``(M, H, W)`` float in {0, 1}; None where only boxes are known.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        """The number of objects, M."""
+        return len(self.labels)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Instances:
+        """The same with a function applied to every tensor."""
+        return Instances(
+            function(self.boxes), function(self.labels), None if self.masks is None else function(self.masks)
+        )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What training compares with.
+
+    Attributes:
+        masks: ``(N, H, W)`` float in {0, 1}; all zero where the reference points at nothing in the image. Without rows
+            where `instances` say it all.
+        instances: For detection, all objects of each of the B images; and for rows of which only boxes are known, the
+            one of each of the N rows. None where the masks say it all.
     """
 
     masks: Tensor
+    instances: tuple[Instances, ...] | None = None
 
 
 @runtime_checkable
@@ -140,7 +174,7 @@ class ImageBackbone(Protocol):
     channels: int
 
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """``(B, 3, S, S)`` to levels ``(B, C, h, w)`` and finer skip maps."""
+        """``(B, 3, H, W)`` to levels ``(B, C, h, w)`` and finer skip maps."""
 
 
 @runtime_checkable
@@ -190,7 +224,7 @@ class ReferenceSegmenter(nn.Module, ABC):
     def encode_pixels(
         self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
     ) -> ImageFeatures:
-        """Encode normalised, padded images ``(B, 3, S, S)``, once each."""
+        """Encode normalised, padded images ``(B, 3, H, W)``, once each."""
 
     @abstractmethod
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
@@ -198,11 +232,11 @@ class ReferenceSegmenter(nn.Module, ABC):
 
     @abstractmethod
     def encode_mask(self, features: ImageFeatures, masks: Tensor, source_index: Tensor) -> ReferenceFeatures:
-        """Encode N annotated images: masks ``(N, S, S)`` of the images ``source_index`` (N,) of ``features``."""
+        """Encode N annotated images: masks ``(N, H, W)`` of the images ``source_index`` (N,) of ``features``."""
 
     @abstractmethod
     def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
-        """One encoded picture and ``(N, S, S)`` masks of it, none empty: N references that share the picture."""
+        """One encoded picture and ``(N, H, W)`` masks of it, none empty: N references that share the picture."""
 
     @abstractmethod
     def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
@@ -224,11 +258,18 @@ class ReferenceSegmenter(nn.Module, ABC):
     def losses(
         self, features: ImageFeatures, references: Sequence[ReferenceFeatures], targets: Targets
     ) -> dict[str, Tensor]:
-        """Unweighted scalar losses by name, for N rows with references."""
+        """Unweighted scalar losses by name, for N rows with references, or for B images without (detection)."""
 
     @abstractmethod
     def parts(self) -> list[TrainablePart]:
         """All parts of the model, each parameter in exactly one of them."""
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What is trained, by the learning rate that it follows."""
+        groups: dict[str, list[nn.Parameter]] = {}
+        for part in self.parts():
+            groups.setdefault(part.lr_group, []).extend(p for p in part.module.parameters() if p.requires_grad)
+        return groups
 
     @abstractmethod
     def trained_state_dict(self) -> dict[str, Tensor]:
@@ -262,4 +303,4 @@ class ReferenceSegmenter(nn.Module, ABC):
     def forward(self, batch: ReferenceBatch) -> dict[str, Tensor]:
         """Losses of a training batch. Its pictures go through the encoder once each, in one call."""
         features = self.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
-        return self.losses(features, self.references_of(batch, features), Targets(batch.masks))
+        return self.losses(features, self.references_of(batch, features), Targets(batch.masks, batch.instances))

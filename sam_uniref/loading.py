@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-if TYPE_CHECKING:
-    from sam_uniref.plugged import PluggedSam
-    from sam_uniref.samref import SamRef
+from sam_uniref.models import kind_of, model_class
 
-Plugged = TypeVar("Plugged", bound="PluggedSam")
+if TYPE_CHECKING:
+    from sam_uniref.trainable import TrainableModel
+
+Model = TypeVar("Model", bound="TrainableModel")
 
 
 def best_device() -> torch.device:
@@ -34,28 +35,26 @@ def named_device(name: str) -> torch.device:
 
 def load_for_use(
     folder: str | Path, checkpoint: str | Path | None, device: torch.device, image_size: int | None = None
-) -> SamRef:
-    """A saved SamRef; see `load_class_for_use`."""
-    from sam_uniref.samref import SamRef
-
-    return load_class_for_use(SamRef, folder, checkpoint, device, image_size)
+) -> TrainableModel:
+    """A saved model of whatever kind; see `load_class_for_use`."""
+    return load_class_for_use(model_class(kind_of(folder)), folder, checkpoint, device, image_size)
 
 
 def load_class_for_use(
-    model_class: type[Plugged],
+    kind: type[Model],
     folder: str | Path,
     checkpoint: str | Path | None,
     device: torch.device,
     image_size: int | None = None,
-) -> Plugged:
-    """A saved model on a device, in evaluation mode, without the loaders' chatter; see `PluggedSam.from_pretrained`.
+) -> Model:
+    """A saved model on a device, in evaluation mode, without the loaders' chatter; see its ``from_pretrained``.
 
     Raises:
         FileNotFoundError: If the folder or the base checkpoint is not there.
-        ValueError: If a file is broken or does not fit, or the image size is no multiple of the patch size.
+        ValueError: If a file is broken or does not fit, the model is of another kind, or the image size does not fit.
     """
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    return model_class.from_pretrained(folder, checkpoint, image_size=image_size).to(device).eval()
+    return kind.from_pretrained(folder, checkpoint, image_size=image_size).to(device).eval()

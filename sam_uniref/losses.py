@@ -1,6 +1,6 @@
 """Losses on masks. Padding counts in none of them.
 
-Notation: N masks, S the input square's side.
+Notation: N masks, H and W the input's sides.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sam_uniref.transforms import Size
+
 # LISA (Lai et al. 2024) and after it the published SAM variant sum in thousands of pixels.
 _DICE_UNIT = 1000.0
 _DICE_SMOOTHING = 1e-6
 
 
 def bce_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy: mean over each mask's valid pixels, then over masks. All ``(N, S, S)``."""
+    """Binary cross-entropy: mean over each mask's valid pixels, then over masks. All ``(N, H, W)``."""
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return _mean_of_valid(loss, valid)
 
@@ -23,7 +25,7 @@ def bce_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
 def dice_loss(
     logits: Tensor, targets: Tensor, valid: Tensor, *, unit: float = _DICE_UNIT, smoothing: float = _DICE_SMOOTHING
 ) -> Tensor:
-    """``1 - (2 |p t| + e) / (|p| + |t| + e)`` over valid pixels, mean over masks. All ``(N, S, S)``.
+    """``1 - (2 |p t| + e) / (|p| + |t| + e)`` over valid pixels, mean over masks. All ``(N, H, W)``.
 
     Args:
         logits: Of the prediction.
@@ -40,7 +42,7 @@ def dice_loss(
 
 
 def mask_iou(predicted: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """IoU ``(N,)`` of binary masks ``(N, S, S)`` over valid pixels; zero where the target is empty."""
+    """IoU ``(N,)`` of binary masks ``(N, H, W)`` over valid pixels; zero where the target is empty."""
     predicted = predicted.bool() & valid
     targets = targets.bool() & valid
     intersection = (predicted & targets).flatten(1).sum(1)
@@ -54,14 +56,14 @@ def mask_losses(low_res_logits: Tensor, scores: Tensor, targets: Tensor, valid: 
     Args:
         low_res_logits: ``(N, h, w)``.
         scores: ``(N,)`` predicted IoU.
-        targets: ``(N, S, S)`` float in {0, 1}.
-        valid: ``(N, S, S)`` bool, False in padding.
+        targets: ``(N, H, W)`` float in {0, 1}.
+        valid: ``(N, H, W)`` bool, False in padding.
 
     Returns:
         Scalars ``bce``, ``dice`` and ``iou`` (the mean squared error of the predicted IoU; inference thresholds
         it, so it is trained. A target that is not there has IoU 0).
     """
-    logits = enlarge(low_res_logits, targets.shape[-1])
+    logits = enlarge(low_res_logits, (targets.shape[-2], targets.shape[-1]))
     with torch.no_grad():
         iou = mask_iou(logits > 0, targets, valid)
     return {
@@ -72,7 +74,7 @@ def mask_losses(low_res_logits: Tensor, scores: Tensor, targets: Tensor, valid: 
 
 
 def focal_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017): mean over each mask's valid pixels, then over masks. All ``(N, S, S)``.
+    """Focal loss (Lin et al. 2017): mean over each mask's valid pixels, then over masks. All ``(N, H, W)``.
 
     Args:
         logits: Of the prediction.
@@ -92,22 +94,22 @@ def dice_focal_losses(low_res_logits: Tensor, targets: Tensor, valid: Tensor) ->
 
     Args:
         low_res_logits: ``(N, h, w)``.
-        targets: ``(N, S, S)`` float in {0, 1}.
-        valid: ``(N, S, S)`` bool, False in padding.
+        targets: ``(N, H, W)`` float in {0, 1}.
+        valid: ``(N, H, W)`` bool, False in padding.
 
     Returns:
         Scalars ``dice``, smoothed by one pixel, and ``focal``; PerSAM-F has the same.
     """
-    logits = enlarge(low_res_logits, targets.shape[-1])
+    logits = enlarge(low_res_logits, (targets.shape[-2], targets.shape[-1]))
     dice = dice_loss(logits, targets, valid, unit=1.0, smoothing=1.0)
     return {"dice": dice, "focal": focal_loss(logits, targets, valid)}
 
 
-def enlarge(low_res_logits: Tensor, side: int) -> Tensor:
-    """``(N, h, w)`` to float32 ``(N, side, side)``, bilinear."""
-    return F.interpolate(low_res_logits[:, None].float(), (side, side), mode="bilinear", align_corners=False)[:, 0]
+def enlarge(low_res_logits: Tensor, size: Size) -> Tensor:
+    """``(N, h, w)`` to float32 ``(N, H, W)`` of the size, bilinear."""
+    return F.interpolate(low_res_logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over each row's valid pixels, then over rows. Both ``(N, S, S)``."""
+    """Mean over each row's valid pixels, then over rows. Both ``(N, H, W)``."""
     return ((values * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)).mean()

@@ -9,26 +9,26 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from sam_uniref import packaged
-from sam_uniref.adapters import SentenceEncoder, has_lora, load_text_model
-from sam_uniref.config import BaseSamConfig, PluggedConfig, SentenceConfig
+from sam_uniref.adapters import SentenceEncoder, load_text_model
+from sam_uniref.config import BaseSamConfig, ModelConfig, PluggedConfig, SentenceConfig
 from sam_uniref.interfaces import ImageFeatures, TrainablePart
-from sam_uniref.predictor import Predictor
 from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
-from sam_uniref.state import compare_names, file_sha256, without_aliases
+from sam_uniref.state import file_sha256, without_aliases
+from sam_uniref.trainable import TrainableModel
 from sam_uniref.transforms import ImageTransform, Size
 
 logger = logging.getLogger(__name__)
 
 
-class PluggedSam(Predictor):
+class PluggedSam(TrainableModel):
     """A frozen SAM with something plugged in.
 
     Args:
@@ -118,6 +118,36 @@ class PluggedSam(Predictor):
         return cls(host, text, config)
 
     @classmethod
+    def fresh(
+        cls,
+        size: str,
+        checkpoint: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+        *,
+        image_size: int | None = None,
+        config: ModelConfig | None = None,
+    ) -> Self:
+        """As `from_sam`, by the name that all kinds of model have for it."""
+        own = cast(PluggedConfig | None, config)
+        return cls.from_sam(size, checkpoint, text_encoder, image_size=image_size, config=own)
+
+    @classmethod
+    def skeleton(
+        cls,
+        size: str,
+        text_model: tuple[nn.Module, Any] | None = None,
+        *,
+        image_size: int | None = None,
+        config: ModelConfig | None = None,
+    ) -> Self:
+        """Shapes and no memory; see `TrainableModel.skeleton`."""
+        own = cast(PluggedConfig, config) if config else cls.config_class.for_size(size)
+        with torch.device("meta"):
+            host = SamHost(build_sam(size), image_size)
+            text = None if text_model is None else cls.wrap_text_model(*text_model, host.channels, own.text_encoder)
+            return cls(host, text, own)
+
+    @classmethod
     def from_pretrained(
         cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
     ) -> Self:
@@ -165,23 +195,6 @@ class PluggedSam(Predictor):
             TrainablePart("SAM's own mask decoder", self.sam.mask_decoder),
         ]
 
-    def train_text_encoder(self, trained: bool) -> None:
-        """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""
-        if self.text_encoder is None:
-            return
-        lora = has_lora(self.text_encoder.model)
-        for name, parameter in self.text_encoder.model.named_parameters():
-            parameter.requires_grad_("lora_" in name if lora else trained)
-        self.config.text_encoder.trained |= trained and not lora
-
-    def train(self, mode: bool = True) -> Self:
-        """Training mode for what is trained; frozen encoders stay in evaluation mode, without dropout."""
-        super().train(mode)
-        for part in self.parts():
-            if mode and not any(parameter.requires_grad for parameter in part.module.parameters()):
-                part.module.eval()
-        return self
-
     def trained_state_dict(self) -> dict[str, Tensor]:
         """What is always trained, LoRA, and the text encoder if it was ever trained."""
         whole = self.trained_names
@@ -189,12 +202,3 @@ class PluggedSam(Predictor):
             whole = (*whole, "text_encoder.model.")
         state = {k: v for k, v in self.state_dict().items() if k.startswith(whole) or "lora_" in k}
         return without_aliases(state)
-
-    def load_trained_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load what `trained_state_dict` gave.
-
-        Raises:
-            ValueError: Naming missing, unexpected and misshapen tensors; nothing is loaded then.
-        """
-        compare_names(state_dict, self.trained_state_dict(), "the trained state")
-        self.load_state_dict(dict(state_dict), strict=False)

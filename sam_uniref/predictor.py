@@ -36,10 +36,9 @@ class Predictor(ReferenceSegmenter):
         if not given:
             raise ValueError("encode_image needs at least one image, got an empty list")
         pictures = [load_image(image) for image in given]
-        transformed = [self.transform.image(picture) for picture in pictures]
-        pixels = torch.stack([tensor for tensor, _ in transformed]).to(self.device)
+        pixels, input_sizes = self.transform.batch(pictures)
         sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-        return self.encode_pixels(pixels, [size for _, size in transformed], sizes)
+        return self.encode_pixels(pixels.to(self.device), input_sizes, sizes)
 
     @torch.no_grad()
     def encode_reference(
@@ -77,7 +76,7 @@ class Predictor(ReferenceSegmenter):
             for example, picture in zip(examples, pictures, strict=True)
         ]
         features = self.encode_image(pictures)
-        scaled = torch.stack([self.transform.mask(mask) for mask in masks]).to(self.device)
+        scaled = torch.stack([self.transform.mask(mask, features.canvas) for mask in masks]).to(self.device)
         encoded = self.encode_mask(features, scaled, torch.arange(len(masks), device=self.device))
         one = torch.zeros(1, dtype=torch.int64, device=self.device)
         return concat([encoded.select(one + k) for k in range(len(masks))]).about(one)
@@ -173,7 +172,7 @@ class Predictor(ReferenceSegmenter):
         )
 
     def _coordinates(self, given: object, shape: tuple[int, int], name: str, size: tuple[int, int]) -> Tensor:
-        """Checked (x, y) pairs in the input square."""
+        """Checked (x, y) pairs in the input."""
         array = np.asarray(given, dtype=np.float64)
         wrong = array.ndim != 2 or array.shape[1] != 2 if shape[0] < 0 else array.size != shape[0] * shape[1]
         if array.size == 0 or wrong:

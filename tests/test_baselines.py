@@ -21,7 +21,7 @@ from sam_uniref.eval.methods import Method
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
 from sam_uniref.images import Mask
 from sam_uniref.segmentation import Segmentation
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.transforms import SquareTransform
 
 SHORT = Schedule(1e-3, 5)
 HEIGHT, WIDTH = 60, 80
@@ -180,7 +180,7 @@ def test_objects_of_one_pixel_and_of_the_whole_picture(
 
 
 def test_an_object_too_small_for_a_cell_is_the_cell_it_is_in() -> None:
-    transform = ImageTransform(128, (123.675, 116.28, 103.53), (58.4, 57.1, 57.4))
+    transform = SquareTransform(128, (123.675, 116.28, 103.53), (58.4, 57.1, 57.4))
     mask = np.zeros((256, 256), bool)
     mask[33, 200] = True
     cells = object_cells(mask, transform, (16, 16), IMAGE_BRIGHTNESS)

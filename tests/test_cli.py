@@ -195,7 +195,7 @@ def test_track_numbers_the_frames_of_a_video(folder: Path, tmp_path: Path) -> No
         (("--reference", "missing.safetensors"), "there is no reference at missing.safetensors"),
         (("--example", "{root}/support.png:{root}/missing.png"), "there is no image at"),
         (("--example", "{root}/a:b.png:{root}/support-mask.png"), "a:b.png"),
-        (("--text", "the dog", "--checkpoint", "{root}/first.png", "--model", "{root}"), "holds no SamRef"),
+        (("--text", "the dog", "--checkpoint", "{root}/first.png", "--model", "{root}"), "holds no model"),
         (("--text", "the dog", "--out", "{root}/first.png"), "--out must be a folder"),
         (("--text", "the dog", "--device", "toaster"), "there is no device 'toaster'"),
     ],

@@ -18,9 +18,9 @@ from sam_uniref.data import Augmentation, EpisodeDataset, MixtureSchedule, Refer
 from sam_uniref.data.folder import read_folder
 from sam_uniref.data.readers import SourceOptions, open_source
 from sam_uniref.data.sentences import mirror_sentence, names_position
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.transforms import SquareTransform
 
-TRANSFORM = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+TRANSFORM = SquareTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from prepared_sets import image_row, video_row, write_prepared
 
 from sam_uniref.data import SourceOptions, TrainingBatches, open_source
 from sam_uniref.data.prepared.source import open_objects
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.transforms import SquareTransform
 
-TRANSFORM = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+TRANSFORM = SquareTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 PLAIN = {"flip": 0.0, "crop": 0.0}
 
 

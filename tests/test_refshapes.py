@@ -33,7 +33,7 @@ from sam_uniref.data.refshapes.language import Description, Phrase, resolve
 from sam_uniref.data.refshapes.palette import Background, Paint
 from sam_uniref.data.refshapes.shapes import outline
 from sam_uniref.data.refshapes.wording import word
-from sam_uniref.transforms import ImageTransform
+from sam_uniref.transforms import SquareTransform
 
 SENTENCES = int(os.environ.get("REFSHAPES_SENTENCES", "2000"))
 TASKS = ("ris", "fss", "vos", "rvos")
@@ -348,7 +348,7 @@ def test_samples_of_one_picture_are_about_other_objects(task: str) -> None:
 
 
 def test_batches_keep_the_samples_of_a_picture_together() -> None:
-    transform = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    transform = SquareTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     data = [RefShapesDataset("ris", "ris", side=64, length=48, together=4)]
     batches = TrainingBatches(data, transform, steps=9, batch_size=8, seed=1)  # type: ignore[arg-type]
     drawn = [batches[step] for step in range(9)]
@@ -359,7 +359,7 @@ def test_batches_keep_the_samples_of_a_picture_together() -> None:
 
 
 def test_training_batches_draw_from_it() -> None:
-    transform = ImageTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    transform = SquareTransform(64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     data = [RefShapesDataset(task, task, side=64, length=50) for task in TASKS]  # type: ignore[arg-type]
     alone = TrainingBatches(data, transform, steps=8, batch_size=4, seed=1)  # type: ignore[arg-type]
     pair = [TrainingBatches(data, transform, 8, 2, seed=1, rank=r, processes=2) for r in range(2)]  # type: ignore[arg-type]

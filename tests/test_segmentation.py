@@ -21,9 +21,9 @@ from sam_uniref.images import fit_to_image, load_id_map, load_image, load_mask
 from sam_uniref.palette import id_color
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
 from sam_uniref.segmentation import Segmentation, bounding_box, encode_rle, overlay_mask
-from sam_uniref.transforms import ImageTransform, content_mask
+from sam_uniref.transforms import SquareTransform, content_mask
 
-TRANSFORM = ImageTransform(128, PIXEL_MEAN, PIXEL_STD)
+TRANSFORM = SquareTransform(128, PIXEL_MEAN, PIXEL_STD)
 RGB = picture(6, 8)
 GREY = RGB[:, :, 0]
 RGBA = np.dstack([RGB, np.full((6, 8), 7, np.uint8)])

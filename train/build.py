@@ -7,18 +7,15 @@ from typing import Any
 
 import torch
 
-from sam_uniref.config import PluggedConfig, build_dataclass, unknown_key
+from sam_uniref.config import ModelConfig, build_dataclass, unknown_key
 from sam_uniref.data import SampleSource, open_source
 from sam_uniref.interfaces import ReferenceSegmenter
-from sam_uniref.plugged import PluggedSam
-from sam_uniref.refsam import RefSam
-from sam_uniref.samref import SamRef
+from sam_uniref.models import model_class
 from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
+from sam_uniref.trainable import TrainableModel
 
-MODELS: dict[str, type[PluggedSam]] = {model.config_class.kind: model for model in (SamRef, RefSam)}
 
-
-def build_model(settings: RunSettings) -> PluggedSam:
+def build_model(settings: RunSettings) -> TrainableModel:
     """The model of a run, with the stage's parts unfrozen.
 
     Raises:
@@ -26,15 +23,15 @@ def build_model(settings: RunSettings) -> PluggedSam:
         ValueError: If one of them is broken or does not fit, an option is unknown, or there are
             sentences to train on and no text encoder.
     """
-    model_settings, model_class = settings.model, MODELS[settings.model.kind]
+    model_settings, kind = settings.model, model_class(settings.model.kind)
     # Fresh adapters are part of the run: the same seed starts it the same way.
     torch.manual_seed(settings.seed)
     if model_settings.start_from is not None:
-        model = model_class.from_pretrained(
+        model = kind.from_pretrained(
             model_settings.start_from, model_settings.checkpoint, image_size=model_settings.image_size
         )
     else:
-        model = model_class.from_sam(
+        model = kind.fresh(
             model_settings.size,
             model_settings.checkpoint,
             model_settings.text_encoder,
@@ -51,13 +48,13 @@ def build_model(settings: RunSettings) -> PluggedSam:
     return model
 
 
-def model_config(settings: ModelSettings) -> PluggedConfig:
+def model_config(settings: ModelSettings) -> ModelConfig:
     """The size's configuration with the run's options over it.
 
     Raises:
         ValueError: If an option is unknown (the nearest known one is named), or is a setting of its own.
     """
-    config_class = MODELS[settings.kind].config_class
+    config_class = model_class(settings.kind).config_class
     values = asdict(config_class.for_size(settings.size))
     for key, value in settings.options.items():
         if key == "sam":
@@ -93,12 +90,9 @@ def build_datasets(settings: RunSettings) -> list[SampleSource]:
 def build_optimizer(model: ReferenceSegmenter, settings: OptimiserSettings) -> torch.optim.AdamW:
     """AdamW with one group a learning rate; weight decay on everything that is trained, as published."""
     rates = settings.rates()
-    grouped: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
-    for part in model.parts():
-        grouped[part.lr_group].extend(p for p in part.module.parameters() if p.requires_grad)
     groups: list[dict[str, Any]] = [
         {"params": parameters, "lr": rates[name], "initial_lr": rates[name], "name": name}
-        for name, parameters in grouped.items()
+        for name, parameters in model.parameter_groups().items()
         if parameters
     ]
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)

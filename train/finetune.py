@@ -35,9 +35,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from sam_uniref.checkpoint import CONFIG_FILE
 from sam_uniref.data import ReferenceBatch, TrainingBatches
-from sam_uniref.plugged import PluggedSam
+from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import write_json
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, learning_rate_factor
 from sam_uniref.train.checkpoints import CheckpointFolder
@@ -47,6 +46,7 @@ from sam_uniref.train.plan import plan
 from sam_uniref.train.settings import RunSettings, changed_settings, load_settings, write_settings
 from sam_uniref.train.summary import parameter_table
 from sam_uniref.train.validation import validate
+from sam_uniref.trainable import TrainableModel
 
 logger = logging.getLogger("sam_uniref.train")
 
@@ -225,7 +225,7 @@ def is_finished(settings: RunSettings) -> bool:
     return validated and (output / "model" / CONFIG_FILE).is_file()
 
 
-def finish(settings: RunSettings, accelerator: Accelerator, bare: PluggedSam, results: dict[str, float]) -> None:
+def finish(settings: RunSettings, accelerator: Accelerator, bare: TrainableModel, results: dict[str, float]) -> None:
     """Write the model and its validation."""
     if accelerator.is_main_process:
         output = Path(settings.output)

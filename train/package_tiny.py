@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sam_uniref.checkpoint import CONFIG_FILE, TEXT_FOLDER, TRAINED_FILE
+from sam_uniref.checkpoint import TEXT_FOLDER, TRAINED_FILE
+from sam_uniref.models import CONFIG_FILE
 from sam_uniref.packaged import base_checkpoint
 from sam_uniref.samref import SamRef
 from sam_uniref.state import compare_names, whole_folder

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from sam_uniref import packaged
 from sam_uniref.adapters import load_text_model
-from sam_uniref.plugged import PluggedSam
-from sam_uniref.sam import SamHost, build_sam
-from sam_uniref.train.build import MODELS, learning_rate_factor, model_config
+from sam_uniref.models import model_class
+from sam_uniref.train.build import learning_rate_factor, model_config
 from sam_uniref.train.settings import ModelSettings, RunSettings
 from sam_uniref.train.summary import parameter_table
+from sam_uniref.trainable import TrainableModel
 
 logger = logging.getLogger(__name__)
 
@@ -23,22 +23,20 @@ LOSS_NAMES = {"bce": "BCE", "dice": "Dice", "iou": "IoU", "focal": "focal"}
 RATE_NAMES = {"text": "text encoder", "mlp": "MLP", "dense": "dense attention", "decoder": "mask decoder"}
 
 
-def skeleton(settings: RunSettings, origin: ModelSettings) -> PluggedSam:
+def skeleton(settings: RunSettings, origin: ModelSettings) -> TrainableModel:
     """The run's model with shapes and no memory, with the stage's parts unfrozen.
 
     Raises:
         ValueError: If the image size is no multiple of the patch size.
     """
-    model_class = MODELS[origin.kind]
-    with torch.device("meta"):
-        config = model_config(origin)
-        host = SamHost(build_sam(origin.size), settings.model.image_size)
-        text = None
-        if origin.text_encoder is not None:
-            config.text_encoder.name = origin.text_encoder
-            loaded = _text_skeleton(origin.text_encoder)
-            text = model_class.wrap_text_model(*loaded, host.channels, config.text_encoder)
-        model = model_class(host, text, config)
+    config = model_config(origin)
+    config.text_encoder.name = origin.text_encoder
+    text_model = None
+    if origin.text_encoder is not None:
+        with torch.device("meta"):
+            text_model = _text_skeleton(origin.text_encoder)
+    image_size = settings.model.image_size
+    model = model_class(origin.kind).skeleton(origin.size, text_model, image_size=image_size, config=config)
     model.train_text_encoder(settings.train_text_encoder)
     return model
 
@@ -100,7 +98,7 @@ def _learning_rates(settings: RunSettings) -> str:
     )
 
 
-def _image_size(settings: ModelSettings, model: PluggedSam) -> str:
+def _image_size(settings: ModelSettings, model: TrainableModel) -> str:
     """The input square; what a saved model has is not known before it is loaded."""
     if settings.start_from is not None and settings.image_size is None:
         return "that of the model it starts from"

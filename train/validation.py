@@ -17,10 +17,12 @@ def predict_batch(model: ReferenceSegmenter, batch: ReferenceBatch) -> list[torc
     batch = batch.to(model.device)
     features = model.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
     logits = model.predict(features, model.references_of(batch, features)).logits.float()
-    return [
-        model.transform.logits(logits[row : row + 1], batch.input_sizes[at], batch.original_sizes[at])[0, 0] > 0
-        for row, at in enumerate(batch.query_index.tolist())
-    ]
+
+    def at_its_size(row: int, at: int) -> torch.Tensor:
+        sizes = batch.input_sizes[at], batch.original_sizes[at], features.canvas
+        return model.transform.logits(logits[row : row + 1], *sizes)[0, 0] > 0
+
+    return [at_its_size(row, at) for row, at in enumerate(batch.query_index.tolist())]
 
 
 def episode_iou(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[float]:

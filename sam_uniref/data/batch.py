@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sam_uniref.images import RGB, Mask
+from sam_uniref.interfaces import Instances
 from sam_uniref.transforms import ImageTransform, Size
 
-Task = Literal["ris", "fss", "vos", "rvos"]
+Task = Literal["ris", "fss", "vos", "rvos", "detection"]
 TASKS: tuple[Task, ...] = ("ris", "fss", "vos", "rvos")
+"""What a model is asked: all with a reference. Detection is something to learn from."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,21 @@ class AnnotatedImage:
 
 
 @dataclass(frozen=True)
+class PictureObjects:
+    """All objects of a picture that are known.
+
+    Attributes:
+        boxes: ``(M, 4)`` float32 as (x0, y0, x1, y1) in the picture's pixels, x1 and y1 exclusive.
+        labels: ``(M,)`` int64 from 0.
+        masks: ``(M, H, W)`` bool; None where only boxes are known.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One training or evaluation example.
 
@@ -40,6 +59,8 @@ class Sample:
         mask: The target, HW bool; empty if the reference points at nothing in the query.
         sentence: For ``ris`` and ``rvos``.
         references: For ``fss``, ``vos`` and ``rvos``; all samples of a batch have the same number.
+        objects: For ``detection`` all of the picture's; with a sentence the one that it names, where only its box is
+            known. None where the mask says it all.
     """
 
     name: str
@@ -48,6 +69,7 @@ class Sample:
     mask: Mask
     sentence: str | None = None
     references: tuple[AnnotatedImage, ...] = ()
+    objects: PictureObjects | None = None
 
 
 @dataclass(frozen=True)
@@ -57,14 +79,15 @@ class ReferenceBatch:
     Attributes:
         names: Of the samples.
         task: Of all of them.
-        pixels: ``(P, 3, S, S)`` queries and references, normalised and padded.
-        input_sizes: Per picture, its content's ``(height, width)`` in the square.
+        pixels: ``(P, 3, H, W)`` queries and references, normalised and padded.
+        input_sizes: Per picture, its content's ``(height, width)`` in the canvas.
         original_sizes: Per picture, its own ``(height, width)``.
         query_index: ``(B,)`` int64, the picture that each sample asks about.
-        masks: ``(B, S, S)`` float targets in {0, 1}.
+        masks: ``(B, H, W)`` float targets in {0, 1}.
         reference_index: ``(K, B)`` int64, the picture of each sample's references (shots, or frames).
-        reference_masks: ``(K, B, S, S)``.
+        reference_masks: ``(K, B, H, W)``.
         sentences: B sentences, or None.
+        instances: The objects of each of the B queries, or None where the masks say it all.
     """
 
     names: tuple[str, ...]
@@ -77,6 +100,7 @@ class ReferenceBatch:
     reference_index: Tensor
     reference_masks: Tensor
     sentences: tuple[str, ...] | None = None
+    instances: tuple[Instances, ...] | None = None
 
     def __len__(self) -> int:
         """The number of samples, B."""
@@ -99,6 +123,7 @@ class ReferenceBatch:
             masks=function(self.masks),
             reference_index=function(self.reference_index),
             reference_masks=function(self.reference_masks),
+            instances=None if self.instances is None else tuple(known.map(function) for known in self.instances),
         )
 
 
@@ -106,35 +131,48 @@ def collate(samples: Sequence[Sample], transform: ImageTransform) -> ReferenceBa
     """Samples of one task to a batch.
 
     Raises:
-        ValueError: If there is no sample, or they differ in task, number of references or having a sentence.
+        ValueError: If there is no sample, or they differ in task, number of references, having a sentence or having
+            objects.
     """
     if not samples:
         raise ValueError("a batch needs at least one sample, got none")
-    kinds = {(s.task, s.sentence is None, len(s.references)) for s in samples}
+    kinds = {(s.task, s.sentence is None, len(s.references), s.objects is None) for s in samples}
     if len(kinds) != 1:
         raise ValueError(
-            f"samples of a batch must be alike in (task, without sentence, references), got {sorted(kinds)}"
+            "samples of a batch must be alike in (task, without sentence, references, without objects), "
+            f"got {sorted(kinds)}"
         )
     pictures = _Pictures()
     query_index = [pictures.add(s.image) for s in samples]
     shots = range(len(samples[0].references))
     reference_index = [[pictures.add(s.references[k].image) for s in samples] for k in shots]
-    pixels = torch.zeros(len(pictures.images), 3, transform.size, transform.size)
-    input_sizes = [transform.image(image, place)[1] for image, place in zip(pictures.images, pixels, strict=True)]
-    masks = torch.stack([transform.mask(s.mask) for s in samples])
-    reference_masks = [torch.stack([transform.mask(s.references[k].mask) for s in samples]) for k in shots]
+    pixels, input_sizes = transform.batch(pictures.images)
+    canvas = (pixels.shape[-2], pixels.shape[-1])
+    masks = torch.stack([transform.mask(s.mask, canvas) for s in samples])
+    reference_masks = [torch.stack([transform.mask(s.references[k].mask, canvas) for s in samples]) for k in shots]
     return ReferenceBatch(
         names=tuple(s.name for s in samples),
         task=samples[0].task,
         pixels=pixels,
-        input_sizes=tuple(input_sizes),
+        input_sizes=input_sizes,
         original_sizes=tuple((image.shape[0], image.shape[1]) for image in pictures.images),
         query_index=torch.tensor(query_index),
         masks=masks,
         reference_index=torch.tensor(reference_index, dtype=torch.int64).reshape(len(shots), len(samples)),
         reference_masks=torch.stack(reference_masks) if reference_masks else masks.new_zeros((0, *masks.shape)),
         sentences=tuple(s.sentence for s in samples if s.sentence is not None) or None,
+        instances=tuple(_instances(s.image, s.objects, transform, canvas) for s in samples if s.objects) or None,
     )
+
+
+def _instances(image: RGB, objects: PictureObjects, transform: ImageTransform, canvas: Size) -> Instances:
+    """A picture's objects in the canvas."""
+    corners = transform.points(objects.boxes.reshape(-1, 2, 2), (image.shape[0], image.shape[1]))
+    masks = None
+    if objects.masks is not None:
+        scaled = [transform.mask(mask, canvas) for mask in objects.masks]
+        masks = torch.stack(scaled) if scaled else torch.zeros(0, *canvas)
+    return Instances(corners.reshape(-1, 4), torch.from_numpy(objects.labels), masks)
 
 
 class _Pictures:

@@ -15,7 +15,7 @@ from sam_uniref.adapters import FrameReferences, ReferenceFeatures
 from sam_uniref.data.refshapes import RefShapesDataset, Style
 from sam_uniref.eval.protocols.few_shot import SHOTS
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
-from sam_uniref.transforms import ImageTransform, Size
+from sam_uniref.transforms import Size, SquareTransform
 
 SIDE = 128
 Picture = NDArray[np.uint8]
@@ -37,7 +37,7 @@ Script = Callable[[Asked], Mask]
 class KnowingModel(UntrainedModel):
     """Answers as its script says. RefShapes' side in, one cell a pixel, so that masks go through unchanged."""
 
-    transform = ImageTransform(SIDE, (0.0,) * 3, (1.0,) * 3)
+    transform = SquareTransform(SIDE, (0.0,) * 3, (1.0,) * 3)
 
     def __init__(self, script: Script) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from untrained import UntrainedModel
 
 from sam_uniref.adapters import FrameReferences, ReferenceFeatures
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
-from sam_uniref.transforms import ImageTransform, Size
+from sam_uniref.transforms import Size, SquareTransform
 
 SIDE = 16
 # What the scripted model was told about a row: a sentence, or None, and the frames of its annotated images in order.
@@ -44,7 +44,7 @@ class ScriptedModel(UntrainedModel):
     in, one cell a pixel, so that masks and logits go through unchanged.
     """
 
-    transform = ImageTransform(SIDE, (0.0,) * 3, (1.0,) * 3)
+    transform = SquareTransform(SIDE, (0.0,) * 3, (1.0,) * 3)
 
     def __init__(self, script: Script) -> None:
         super().__init__()

@@ -1,0 +1,118 @@
+"""What trainer, evaluation and command line ask of any kind of model: to be built, saved, loaded and unfrozen."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from sam_uniref.adapters import SentenceEncoder, has_lora
+from sam_uniref.config import ModelConfig
+from sam_uniref.predictor import Predictor
+from sam_uniref.state import compare_names
+
+
+class TrainableModel(Predictor):
+    """A model of one of the kinds in `sam_uniref.models`.
+
+    Attributes:
+        config_class: Of its configuration.
+        config: What everything is built from.
+        text_encoder: For sentences, or None.
+    """
+
+    config_class: ClassVar[type[ModelConfig]]
+    config: ModelConfig
+    text_encoder: SentenceEncoder | None
+
+    @classmethod
+    @abstractmethod
+    def fresh(
+        cls,
+        size: str,
+        checkpoint: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+        *,
+        image_size: int | None = None,
+        config: ModelConfig | None = None,
+    ) -> Self:
+        """A model that was not trained yet.
+
+        Args:
+            size: One that `config_class.for_size` knows.
+            checkpoint: What its image encoder starts from; without one the weights are random, with a warning.
+            text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
+                a model without sentences.
+            image_size: What the input's size is called by, in pixels (`ImageTransform.size`); its own by default.
+            config: Widths and options; those of the size by default. The other arguments are written into it.
+
+        Raises:
+            ValueError: If the size is unknown, the image size does not fit, or the checkpoint is broken or of another
+                size.
+            FileNotFoundError: If the checkpoint or the text encoder is not there.
+        """
+
+    @classmethod
+    @abstractmethod
+    def skeleton(
+        cls,
+        size: str,
+        text_model: tuple[nn.Module, Any] | None = None,
+        *,
+        image_size: int | None = None,
+        config: ModelConfig | None = None,
+    ) -> Self:
+        """As `fresh`, on the meta device: shapes and no memory.
+
+        Args:
+            size: As in `fresh`.
+            text_model: A language model and its tokenizer, or None for a model without sentences.
+            image_size: As in `fresh`.
+            config: As in `fresh`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(
+        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+    ) -> Self:
+        """Load what `save_pretrained` wrote, or a packaged model by its name.
+
+        Args:
+            folder: That folder, or the name.
+            checkpoint: A file that the folder does not hold and only names, if it is not found by its name.
+            image_size: As in `fresh`; by default that of the saved model.
+        """
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that `from_pretrained` reads; it is whole or not there."""
+
+    def train_text_encoder(self, trained: bool) -> None:
+        """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""
+        if self.text_encoder is None:
+            return
+        lora = has_lora(self.text_encoder.model)
+        for name, parameter in self.text_encoder.model.named_parameters():
+            parameter.requires_grad_("lora_" in name if lora else trained)
+        self.config.text_encoder.trained |= trained and not lora
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what is trained; frozen encoders stay in evaluation mode, without dropout."""
+        super().train(mode)
+        for part in self.parts():
+            if mode and not any(parameter.requires_grad for parameter in part.module.parameters()):
+                part.module.eval()
+        return self
+
+    def load_trained_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load what `trained_state_dict` gave.
+
+        Raises:
+            ValueError: Naming missing, unexpected and misshapen tensors; nothing is loaded then.
+        """
+        compare_names(state_dict, self.trained_state_dict(), "the trained state")
+        self.load_state_dict(dict(state_dict), strict=False)
