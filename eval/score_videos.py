@@ -29,6 +29,8 @@ from sam_uniref.video import by_number
 
 # Few enough that the last process is not waited for, enough that handing them over costs nothing.
 _FRAMES_A_PIECE = 8
+# What takes one process as long as starting others does.
+_WORTH_PROCESSES = 1000
 
 MaskPair = tuple[Path, Path]
 """Files of a predicted and of a true mask."""
@@ -51,7 +53,7 @@ def score_videos(
         truth: Folder of the true masks.
         convention: Which frames and objects count.
         videos: Which to score; by default all that the truth has.
-        workers: Processes; 0 scores in this one. By default one a core.
+        workers: Processes; 0 scores in this one. By default one a core, or none for fewer than a thousand frames.
 
     Returns:
         By video and object, videos in the order of their names. `davis.summarise` takes the mean of its values.
@@ -62,6 +64,8 @@ def score_videos(
             message has the file, or the video.
     """
     listed = list_masks(Path(predictions), Path(truth), videos)
+    if workers is None and sum(len(pairs) for pairs in listed.values()) < _WORTH_PROCESSES:
+        workers = 0
     scored: dict[ObjectKey, ObjectScores] = {}
     with closing(_score_frames(listed, convention, workers)) as videos_with_frames:
         for name, frames in videos_with_frames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -62,9 +63,13 @@ def working_processes(workers: int | None) -> Iterator[tuple[Callable[..., Futur
 
 def _context() -> BaseContext:
     """How processes begin: never as a copy of this one, whose threads (PyTorch's, Arrow's) may hold locks."""
-    return multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    )
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # They are copies of a server that has no threads. It imports once, when the first of them is wanted, what each of
+    # them would import anew: seconds for PyTorch alone.
+    context.set_forkserver_preload([name for name in sys.modules if name.split(".")[0] == "sam_uniref"])
+    return context
 
 
 def _at_once(function: Callable[..., T], *arguments: Any) -> Future[T]:

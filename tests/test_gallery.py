@@ -349,7 +349,7 @@ def _file(place: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (lambda p, m: ["--model", p / "nowhere", "--out", p / "o"], "nowhere holds no SamRef"),
+        (lambda p, m: ["--model", p / "nowhere", "--out", p / "o"], "nowhere holds no model"),
         (lambda p, m: ["--model", m, "--model", m, "--out", p / "o"], "two models are called 'model'"),
         (lambda p, m: ["--model", f"={m}", "--out", p / "o"], "--model takes FOLDER or LABEL=FOLDER, got '="),
         (lambda p, m: ["--model", "after=", "--out", p / "o"], "--model takes FOLDER or LABEL=FOLDER, got 'after='"),

@@ -16,11 +16,12 @@ from sam_uniref.trainable import TrainableModel
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_a_class_that_calls_itself_so(kind: str) -> None:
     found = model_class(kind)
-    assert issubclass(found, TrainableModel) and found.config_class.kind == kind
+    assert issubclass(found, TrainableModel)
+    assert found.config_class.kind == kind
 
 
 def test_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="samref.*got 'sam'"):
+    with pytest.raises(ValueError, match=r"samref.*got 'sam'"):
         model_class("sam")
 
 
@@ -29,7 +30,8 @@ def test_a_saved_model_is_loaded_as_what_it_is(kind: str, tmp_path: Path) -> Non
     model_class(kind).fresh("tiny", "tiny", "tiny").save_pretrained(tmp_path / "model")
     assert kind_of(tmp_path / "model") == kind
     loaded = load_for_use(tmp_path / "model", None, torch.device("cpu"))
-    assert type(loaded) is model_class(kind) and not loaded.training
+    assert type(loaded) is model_class(kind)
+    assert not loaded.training
 
 
 def test_folders_without_a_model_are_named(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def test_short_side_becomes_the_size_unless_the_long_one_would_be_too_long(heigh
     size = SHORT.input_size((height, width))
     scale = min(48 / min(height, width), 96 / max(height, width))
     assert all(abs(got - side * scale) <= 0.5 or got == 1 for got, side in zip(size, (height, width), strict=True))
-    assert max(size) <= 96 and min(size) <= 48
+    assert max(size) <= 96
+    assert min(size) <= 48
     assert min(size) == 48 or max(size) == 96 or 1 in size
 
 
@@ -31,7 +32,8 @@ def test_short_side_becomes_the_size_unless_the_long_one_would_be_too_long(heigh
 def test_a_canvas_holds_all_and_is_no_larger_than_it_must_be(sizes: list[tuple[int, int]]) -> None:
     canvas = SHORT.canvas(sizes)
     for side, content in zip(canvas, (max(s[0] for s in sizes), max(s[1] for s in sizes)), strict=True):
-        assert side % 32 == 0 and 0 <= side - content < 32
+        assert side % 32 == 0
+        assert 0 <= side - content < 32
     assert SQUARE.canvas(sizes) == (64, 64)
 
 
@@ -53,7 +55,8 @@ def test_pictures_of_a_batch_are_as_they_are_alone_and_zero_around(transform: Im
         alone, size = transform.image(picture)
         assert size == (height, width)
         torch.testing.assert_close(shared[:, :height, :width], alone[:, :height, :width], rtol=0, atol=0)
-        assert not shared[:, height:].any() and not shared[:, :, width:].any()
+        assert not shared[:, height:].any()
+        assert not shared[:, :, width:].any()
 
 
 @pytest.mark.parametrize("transform", [SQUARE, SHORT])
@@ -64,7 +67,9 @@ def test_a_mask_comes_back(transform: ImageTransform) -> None:
     input_size = transform.input_size(mask.shape)
     canvas = transform.canvas([input_size, (50, 60)])
     inside = transform.mask(mask, canvas)
-    assert inside.shape == canvas and not inside[input_size[0] :].any() and not inside[:, input_size[1] :].any()
+    assert inside.shape == canvas
+    assert not inside[input_size[0] :].any()
+    assert not inside[:, input_size[1] :].any()
     back = transform.logits(inside[None, None] * 2 - 1, input_size, (120, 90), canvas)[0, 0].numpy() > 0
     assert (back & mask).sum() / (back | mask).sum() > 0.93
 
