@@ -314,6 +314,26 @@ def test_samples_of_a_task(task: str, references: int) -> None:
             assert len({p.tobytes() for p in pictures}) == references + 1
 
 
+@pytest.mark.parametrize("shots", [1, 2])
+def test_samples_of_one_picture_share_supports_and_differ_in_what_is_marked(shots: int) -> None:
+    data = RefShapesDataset("fss", "fss", side=48, shots=shots, together=3)
+    different = 0
+    for picture in range(12):
+        samples = [data.sample(3 * picture + place) for place in range(3)]
+        for one in samples:
+            assert one.mask.any()
+            assert all(r.mask.any() for r in one.references)
+            np.testing.assert_array_equal(one.image, samples[0].image)
+            for own, first in zip(one.references, samples[0].references, strict=True):
+                np.testing.assert_array_equal(own.image, first.image)
+                same_target = np.array_equal(one.mask, samples[0].mask)
+                assert same_target == np.array_equal(own.mask, first.mask)
+                different += not same_target
+    assert different > 12
+    again = replace(data)
+    assert digest([data.sample(i) for i in (7, 6, 8)]) == digest([again.sample(i) for i in (7, 6, 8)])
+
+
 def test_language_only_leaves_out_the_reference() -> None:
     data = RefShapesDataset("rvos", "rvos", side=32)
     full, alone = data.sample(4), data.sample(4, language_only=True)

@@ -19,15 +19,18 @@ from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
 from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, draw_clip, draw_name
 from sam_uniref.data.refshapes.doodles import DOODLES, doodle
 from sam_uniref.data.refshapes.draws import Draws
-from sam_uniref.data.refshapes.fewshot import ClassScene, draw_class_scene
+from sam_uniref.data.refshapes.fewshot import ClassScene, draw_class_scene, draw_shared_scene
 from sam_uniref.data.refshapes.language import draw_description
 from sam_uniref.data.refshapes.palette import STYLES, Style
-from sam_uniref.data.refshapes.scene import Scene, checked_side, draw_scene, render
+from sam_uniref.data.refshapes.scene import Scene, ShapeObject, checked_side, draw_scene, render
 from sam_uniref.data.refshapes.shapes import SEEN_SHAPES, UNSEEN_SHAPES
 from sam_uniref.data.refshapes.wording import word
 from sam_uniref.images import RGB
 
 T = TypeVar("T")
+
+_Support = tuple[RGB, NDArray[np.uint8], dict[str, int]]
+"""A support's picture, its map of numbers, and each shape's number in it."""
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -82,8 +85,8 @@ class RefShapesDataset:
         frame_range: Farthest apart that a VOS pair's frames may be.
         absent: Share of VOS and RVOS training samples whose object is not in the query: an empty target.
         language_only: In RVOS, share of steps that see the sentence alone.
-        together: Training samples of one picture (FSS: query; VOS, RVOS: pair of frames), each about another object
-            where there are enough of them: picture i is that of samples ``i * together`` and on.
+        together: Training samples of one picture (FSS: query and supports; VOS, RVOS: pair of frames), each about
+            another object where there are enough of them: picture i is that of samples ``i * together`` and on.
         weight: Share of the steps, against those of other data sets.
         style: ``textured``, or ``plain``: an independent way to draw and to word, kept out of training.
         length: Number of training samples.
@@ -279,7 +282,12 @@ class RefShapesDataset:
         shape = query.scene.objects[target].shape
         pointed = next(o.shape for o in query.scene.objects if o.shape != shape) if swapped else shape
         image, ids = render(query.scene, self.side)
-        references = tuple(AnnotatedImage(*self._annotated(s)) for s in self._supports(split, index, pointed, shapes))
+        if split == "train" and self.together > 1:
+            present = [query.scene.objects[k].shape for k in targets[: self.together]]
+            supports = self._once((split, picture), lambda: self._shared_supports(picture, present, model))
+        else:
+            supports = [self._pictured(drawn.scene) for drawn in self._supports(split, index, pointed, shapes)]
+        references = tuple(AnnotatedImage(seen, numbers == marked[pointed]) for seen, numbers, marked in supports)
         title = f"{self._title(split, index)} {shape}"
         return Sample(title, self.task, image, ids == target + 1, None, references)
 
@@ -295,10 +303,15 @@ class RefShapesDataset:
         draws = self._draws(split, _SUPPORTS, index)
         return [draw_class_scene(draws, self.style, shape, shapes, (0, 2)) for _ in range(self.shots)]
 
-    def _annotated(self, drawn: ClassScene) -> tuple[RGB, NDArray[np.bool_]]:
-        """Picture and mask of a scene's target."""
-        image, ids = render(drawn.scene, self.side)
-        return image, ids == drawn.target + 1
+    def _shared_supports(self, picture: int, shapes: Sequence[str], model: ShapeObject) -> list[_Support]:
+        """K scenes that all samples of a picture take, with all their shapes; the first one's like the model's."""
+        draws = self._draws("train", _SUPPORTS, picture)
+        return [self._pictured(draw_shared_scene(draws, self.style, shapes, model)) for _ in range(self.shots)]
+
+    def _pictured(self, scene: Scene) -> _Support:
+        """A scene as a support."""
+        image, ids = render(scene, self.side)
+        return image, ids, {item.shape: number for number, item in enumerate(scene.objects, start=1)}
 
     # ---- Clips ----
 

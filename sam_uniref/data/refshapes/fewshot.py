@@ -68,3 +68,20 @@ def draw_class_scene(
         found = [k for k, o in enumerate(objects) if o.shape == shape]
         if found and len(objects) > others[0]:
             return ClassScene(Scene(objects, draw_background(draws, style)), found[0])
+
+
+def draw_shared_scene(draws: Draws, style: Style, shapes: Sequence[str], like: ShapeObject) -> Scene:
+    """A scene with one object of each of several shapes and nothing else.
+
+    Args:
+        draws: Chance.
+        style: Of the drawing.
+        shapes: All of them different.
+        like: Of another picture: the object of the first shape takes its colour and texture.
+    """
+    looks = [{"colour": like.colour, "texture": like.texture}, *({} for _ in shapes[1:])]
+    while True:
+        drawn = [draw_object(draws, style, shape=shape, **look) for shape, look in zip(shapes, looks, strict=True)]
+        objects = arrange(draws, draws.shuffled(drawn))
+        if len(objects) == len(shapes):
+            return Scene(objects, draw_background(draws, style))
