@@ -108,9 +108,18 @@ class CrossAttention(nn.Module):
         heads: Number of heads.
         head_width: Width of one head; the published modules use 8 x 256 = 2048 whatever C is.
         dropout: Dropout on attention weights in training.
+        start_alike: Queries and keys start as the same projection, so that attention starts at what looks alike.
     """
 
-    def __init__(self, channels: int, *, heads: int = 8, head_width: int = 256, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int = 8,
+        head_width: int = 256,
+        dropout: float = 0.1,
+        start_alike: bool = True,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -122,6 +131,8 @@ class CrossAttention(nn.Module):
         for linear in (self.query, self.key, self.value, self.output):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
+        if start_alike:
+            self.key.load_state_dict(self.query.state_dict())
 
     def split_heads(self, projected: Tensor) -> Tensor:
         """``(N, L, heads * D)`` to ``(N, heads, L, D)``."""

@@ -23,6 +23,9 @@ class FusionConfig:
     head_width: int = field(default=256, metadata={"help": "width of one head; 8 x 256 whatever C is, as published"})
     dropout: float = field(default=0.1, metadata={"help": "on attention weights, in training"})
     zero_init: bool = field(default=True, metadata={"help": "start from the identity (off: ablation)"})
+    start_alike: bool = field(
+        default=True, metadata={"help": "queries and keys start as the same projection (off: apart, as published)"}
+    )
     order: str = field(
         default="parallel",
         metadata={"help": "of kinds of reference: parallel (as published); in_order, reversed: ablation"},

@@ -69,6 +69,7 @@ class SamRef(PluggedSam):
             dropout=fusion.dropout,
             zero_init=fusion.zero_init,
             order=fusion.order,
+            start_alike=fusion.start_alike,
         )
         self._add_lora()
         self.eval()

@@ -432,3 +432,16 @@ def test_cross_attention_takes_the_kernel_where_it_is_usable(monkeypatch: pytest
     monkeypatch.setattr("sam_uniref.adapters.attention._flash_varlen", lambda: kernel)
     torch.testing.assert_close(module(*arguments), wanted)
     assert calls == [0.0]
+
+
+def test_attention_starts_at_what_looks_alike_unless_told_otherwise() -> None:
+    torch.manual_seed(3)
+    module = CrossAttention(32, heads=2, head_width=16).eval()
+    tokens = F.layer_norm(torch.randn(1, 12, 32), (32,))
+    scores = module.project_queries(tokens) @ module.split_heads(module.key(tokens)).transpose(2, 3)
+    assert torch.equal(scores.mean(1)[0].argmax(1), torch.arange(12))
+    apart = CrossAttention(32, heads=2, head_width=16, start_alike=False)
+    assert not torch.equal(apart.query.weight, apart.key.weight)
+    # Alike at the start only: each learns for itself.
+    module(module.project_queries(tokens), tokens, tokens, torch.zeros(1, 12, dtype=torch.bool)).sum().backward()
+    assert not torch.equal(module.query.weight.grad, module.key.weight.grad)
