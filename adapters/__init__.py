@@ -7,7 +7,7 @@ from sam_uniref.adapters.mask_encoder import MaskEncoder
 from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
 from sam_uniref.adapters.resnet import MaskedImageResNet
 from sam_uniref.adapters.text_encoder import SentenceEncoder, TextEncoder, load_text_model
-from sam_uniref.adapters.unifusion import UniFusion
+from sam_uniref.adapters.unifusion import ReferenceFusion, SeparateUniFusion, UniFusion, build_fusion
 
 __all__ = [
     "CrossAttention",
@@ -17,10 +17,13 @@ __all__ = [
     "MaskEncoder",
     "MaskedImageResNet",
     "ReferenceFeatures",
+    "ReferenceFusion",
     "SentenceEncoder",
+    "SeparateUniFusion",
     "TextEncoder",
     "UniFusion",
     "add_lora",
+    "build_fusion",
     "concat",
     "has_lora",
     "load_text_model",

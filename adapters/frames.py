@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,10 +48,13 @@ class FrameReferences:
     Attributes:
         rows: What each row refers to: any number of annotated pictures. A row with none contributes nothing.
         image_index: ``(N,)`` int64, which image of the batch each row is about.
+        kind: As `ReferenceFeatures` have it.
 
     Raises:
         ValueError: If no row refers to anything, or the rows are not N.
     """
+
+    kind: ClassVar[str] = "frames"
 
     rows: tuple[tuple[FrameReference, ...], ...]
     image_index: Tensor

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_uniref.adapters.resnet import MaskedImageResNet, convolve_halves
+from sam_uniref.adapters.resnet import STAGE_STRIDES, MaskedImageResNet, convolve_halves
+
+# Of the level that is no stage of the trunk, but made of its last one.
+COARSEST_STRIDE = 64
+_GROUPS = 32
 
 
 class ResBlock(nn.Module):
@@ -84,20 +88,32 @@ class MaskEncoder(nn.Module):
     """Encode an image's mask, beside the image and its features, on one or several levels.
 
     Args:
-        feature_channels: Width C of the image features, and of the output.
-        strides: Strides of the levels, from 4, 8, 16, 32.
+        feature_channels: Width C of the image features, and of the output; with stride 64 a multiple of 32.
+        strides: Strides of the levels, ascending, from 4, 8, 16, 32; and after 32 also 64, a convolution of it.
         width: Width of the ResNet-18 trunk's first stage (published: 64).
         norm: ``"group"`` for fresh weights, ``"batch"`` (stored statistics) for converted or ImageNet ones.
+
+    Raises:
+        ValueError: If the strides are others, or 64 is among them without 32.
     """
 
     def __init__(
         self, feature_channels: int, *, strides: Sequence[int] = (16,), width: int = 64, norm: str = "group"
     ) -> None:
         super().__init__()
-        self.trunk = MaskedImageResNet(strides, width=width, norm=norm)
-        self.fusers = nn.ModuleList(
-            FeatureFuser(channels, feature_channels, feature_channels) for channels in self.trunk.channels
-        )
+        strides = tuple(strides)
+        stages = strides[:-1] if strides[-1:] == (COARSEST_STRIDE,) else strides
+        if stages != strides and stages[-1:] != STAGE_STRIDES[-1:]:
+            raise ValueError(f"stride {COARSEST_STRIDE} is made of stride 32, which must be there too; got {strides}")
+        self.trunk = MaskedImageResNet(stages, width=width, norm=norm)
+        channels = list(self.trunk.channels)
+        self.coarsest = None
+        if stages != strides:
+            convolution = nn.Conv2d(channels[-1], feature_channels, 3, stride=2, padding=1)
+            self.coarsest = nn.Sequential(convolution, nn.GroupNorm(_GROUPS, feature_channels))
+            channels.append(feature_channels)
+        self.strides = strides
+        self.fusers = nn.ModuleList(FeatureFuser(own, feature_channels, feature_channels) for own in channels)
 
     def forward(
         self, pixels: Tensor, masks: Tensor, features: Sequence[Tensor], source_index: Tensor | None = None
@@ -119,8 +135,10 @@ class MaskEncoder(nn.Module):
         if source_index is None:
             source_index = torch.arange(len(masks), device=masks.device)
         maps = self.trunk(pixels, masks, source_index)
+        if self.coarsest is not None:
+            maps.append(self.coarsest(maps[-1]))
         sizes = [tuple(m.shape[-2:]) for m in maps]
         got = [tuple(f.shape[-2:]) for f in features]
         if sizes != got:
-            raise ValueError(f"image features must have the sizes {sizes} of strides {self.trunk.strides}, got {got}")
+            raise ValueError(f"image features must have the sizes {sizes} of strides {self.strides}, got {got}")
         return [fuser(m, f, source_index) for fuser, m, f in zip(self.fusers, maps, features, strict=True)]

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+# What a reference can be: words; annotated images of the like; frames of the video that is asked about.
+KINDS = ("sentence", "examples", "frames")
+
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
@@ -26,6 +29,7 @@ class ReferenceFeatures:
         pooled: Per level ``(N, C)``, the vector that eq. 5 of UniRef++ regresses scale, shift and gate from.
         present: ``(N,)`` bool. A row without this kind of reference contributes exactly nothing.
         image_index: ``(N,)`` int64, which image of the batch each row is about.
+        kind: One of `KINDS`. It counts only where kinds have parameters of their own (an ablation).
     """
 
     keys: tuple[Tensor, ...]
@@ -34,6 +38,7 @@ class ReferenceFeatures:
     pooled: tuple[Tensor, ...]
     present: Tensor
     image_index: Tensor
+    kind: str = "examples"
 
     def __post_init__(self) -> None:
         levels = {len(self.keys), len(self.values), len(self.padding), len(self.pooled)}
@@ -55,6 +60,8 @@ class ReferenceFeatures:
                 raise ValueError(f"pooled must be ({rows}, {keys.shape[2]}), got {tuple(pooled.shape)}")
         if self.image_index.shape != (rows,):
             raise ValueError(f"image_index must be ({rows},), got {tuple(self.image_index.shape)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {KINDS}, got {self.kind!r}")
 
     def __len__(self) -> int:
         """The number of query rows, N."""
@@ -69,6 +76,10 @@ class ReferenceFeatures:
         """The same references, asked of other images: ``image_index`` is ``(N,)`` int64."""
         return replace(self, image_index=image_index.to(self.present.device))
 
+    def of_kind(self, kind: str) -> ReferenceFeatures:
+        """The same references as another of `KINDS`."""
+        return replace(self, kind=kind)
+
     def select(self, rows: Tensor) -> ReferenceFeatures:
         """The given rows (int64 indices or a bool mask), in that order; a row may be repeated."""
         return self.map(lambda tensor: tensor[rows])
@@ -81,7 +92,8 @@ class ReferenceFeatures:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ReferenceFeatures:
         """Apply ``function`` to every tensor, all of which have N rows."""
-        return ReferenceFeatures(
+        return replace(
+            self,
             keys=tuple(map(function, self.keys)),
             values=tuple(map(function, self.values)),
             padding=tuple(map(function, self.padding)),
@@ -131,6 +143,7 @@ def concat(references: Sequence[ReferenceFeatures]) -> ReferenceFeatures:
         ),
         present=torch.stack([r.present for r in references]).any(0),
         image_index=first.image_index,
+        kind=first.kind,
     )
 
 
@@ -165,4 +178,5 @@ def stack_rows(references: Sequence[ReferenceFeatures]) -> ReferenceFeatures:
         pooled=tuple(torch.cat([r.pooled[i] for r in references]) for i in levels),
         present=torch.cat([r.present for r in references]),
         image_index=torch.cat([r.image_index for r in references]),
+        kind=references[0].kind,
     )

@@ -196,6 +196,7 @@ def sentence_features(tokens: Tensor, padding: Tensor, pooled: Tensor) -> Refere
         pooled=(pooled,),
         present=torch.ones(rows, dtype=torch.bool, device=tokens.device),
         image_index=torch.arange(rows, device=tokens.device),
+        kind="sentence",
     )
 
 

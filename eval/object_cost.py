@@ -53,7 +53,11 @@ def _values_under_attention(model: SamRef, features: ImageFeatures) -> Callable[
     Reference frames are kept without their padding; the frame that asks has it.
     """
     level = features.levels[0]
-    heads, channels, queries = model.fusion.attention.heads, level.shape[1], level.shape[2] * level.shape[3]
+    heads, channels, queries = (
+        model.fusion.part("frames", 0).attention.heads,
+        level.shape[1],
+        level.shape[2] * level.shape[3],
+    )
     tokens = int((~features.padding[0]).sum())
     block = max(1, 2**24 // (heads * tokens))
     weights = torch.rand(heads * block, tokens, device=model.device, dtype=level.dtype)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sam_uniref import packaged
-from sam_uniref.config import PluggedConfig
+from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sam_uniref.plugged import PluggedSam
+    from sam_uniref.trainable import TrainableModel
 
 Plugged = TypeVar("Plugged", bound="PluggedSam")
+Config = TypeVar("Config", bound=ModelConfig)
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +51,27 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
     """
     from safetensors.torch import save_file
 
+    with model_folder(model, folder, TRAINED_FILE) as temporary:
+        if model.config.sam.checkpoint is None:
+            with model.without_lora():
+                base = {n: t.detach().cpu().contiguous() for n, t in _base_state(model).items()}
+            save_file(base, temporary / BASE_FILE, {"format": "pt"})
+
+
+@contextmanager
+def model_folder(model: TrainableModel, folder: str | Path, weights: str) -> Iterator[Path]:
+    """A folder that takes its name, with what every saved model has in it, when the block ends well.
+
+    Args:
+        model: Its configuration, what was trained, and its text encoder's tokenizer and configuration are written.
+        folder: Its name; an older model there is replaced.
+        weights: Name of the file of what was trained.
+
+    Raises:
+        FileExistsError: If there is something else than a saved model, which would be replaced.
+    """
+    from safetensors.torch import save_file
+
     folder = Path(folder)
     if folder.exists() and not (folder / CONFIG_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
@@ -53,15 +80,12 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
     with whole_folder(folder) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
-        save_file(trained, temporary / TRAINED_FILE, {"format": "pt"})
-        if model.config.sam.checkpoint is None:
-            with model.without_lora():
-                base = {n: t.detach().cpu().contiguous() for n, t in _base_state(model).items()}
-            save_file(base, temporary / BASE_FILE, {"format": "pt"})
+        save_file(trained, temporary / weights, {"format": "pt"})
         if model.text_encoder is not None:
             text_config: Any = model.text_encoder.model.config
             model.text_encoder.tokenizer.save_pretrained(temporary / TEXT_FOLDER)
             text_config.save_pretrained(temporary / TEXT_FOLDER)
+        yield temporary
 
 
 def _base_state(model: PluggedSam) -> dict:
@@ -92,11 +116,10 @@ def load_pretrained(
         ValueError: If a file is broken or does not fit, the model is of another class, or the base checkpoint is
             another one; or the image size is no multiple of the patch size.
     """
-    from sam_uniref.adapters import load_text_model
     from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
 
     folder = packaged.model_folder(folder)
-    config = _read_config(folder, model_class)
+    config = read_config(folder, model_class.config_class, model_class.__name__)
     if image_size is not None:
         config.sam.image_size = image_size
     sam = build_sam(config.sam.size)
@@ -107,14 +130,28 @@ def load_pretrained(
         load_sam_checkpoint(sam, _find_base(folder, config, checkpoint), config.sam.size)
     host = SamHost(sam, config.sam.image_size)
     text = None
-    if config.text_encoder.name is not None:
-        trained = config.text_encoder.trained
-        source = folder / TEXT_FOLDER if trained else packaged.text_encoder(config.text_encoder.name)
-        loaded = load_text_model(source, random_weights=trained)
+    loaded = read_text_model(folder, config.text_encoder)
+    if loaded is not None:
         text = model_class.wrap_text_model(*loaded, host.channels, config.text_encoder)
     model = model_class(host, text, config)
     model.load_trained_state_dict(read_tensors(folder / TRAINED_FILE))
     return model
+
+
+def read_text_model(folder: Path, config: SentenceConfig) -> tuple[nn.Module, Any] | None:
+    """A saved model's language model and tokenizer; None where it has none.
+
+    One that was trained has random weights here: they come with the model's. Another one is loaded by its name.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    from sam_uniref.adapters import load_text_model
+
+    if config.name is None:
+        return None
+    source = folder / TEXT_FOLDER if config.trained else packaged.text_encoder(config.name)
+    return load_text_model(source, random_weights=config.trained)
 
 
 def _buffers(sam: object) -> dict:
@@ -122,13 +159,23 @@ def _buffers(sam: object) -> dict:
     return {name: getattr(sam, name) for name in ("pixel_mean", "pixel_std") if name in sam.state_dict()}  # type: ignore[attr-defined]
 
 
-def _read_config(folder: Path, model_class: type[PluggedSam]) -> PluggedConfig:
-    """The folder's configuration."""
-    path, name = folder / CONFIG_FILE, model_class.__name__
+def read_config(folder: Path, config_class: type[Config], name: str) -> Config:
+    """A saved model's configuration.
+
+    Args:
+        folder: That the model was saved to.
+        config_class: Of its configuration.
+        name: Of its class, for messages.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it can't be read, or is another kind of model's.
+    """
+    path = folder / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {name}: there is no {CONFIG_FILE}; save one with save_pretrained")
     try:
-        return model_class.config_class.from_dict(json.loads(path.read_text()))
+        return config_class.from_dict(json.loads(path.read_text()))
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no {name} configuration ({error})") from error
     except ValueError as error:

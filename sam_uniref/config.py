@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
-from sam_uniref.adapters.unifusion import checked_order
+from sam_uniref.adapters.unifusion import checked_injection, checked_order
 
 T = TypeVar("T")
 
@@ -30,9 +30,16 @@ class FusionConfig:
         default="parallel",
         metadata={"help": "of kinds of reference: parallel (as published); in_order, reversed: ablation"},
     )
+    injection: str = field(default="add", metadata={"help": "add (UniRef++) or multiply (the first UniRef)"})
+    shared_levels: bool = field(default=True, metadata={"help": "one module for all feature levels (off: ablation)"})
+    shared_kinds: bool = field(
+        default=True,
+        metadata={"help": "one module for sentences, examples and frames, and so for all tasks (off: ablation)"},
+    )
 
     def __post_init__(self) -> None:
         checked_order(self.order)
+        checked_injection(self.injection)
 
 
 @dataclass

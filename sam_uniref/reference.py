@@ -14,7 +14,8 @@ from sam_uniref.adapters.references import ReferenceFeatures
 from sam_uniref.images import ImageLike, MaskLike
 from sam_uniref.state import whole_file
 
-_KINDS = ("text", "examples")
+# Fields of a `Reference`, and the kind of what is in them.
+_KINDS = {"text": "sentence", "examples": "examples"}
 _FIELDS = ("keys", "values", "padding", "pooled")
 
 
@@ -99,6 +100,7 @@ def _row(tensors: dict[str, Tensor], kind: str, levels: int) -> ReferenceFeature
         **fields,
         present=torch.ones(1, dtype=torch.bool, device=device),
         image_index=torch.zeros(1, dtype=torch.int64, device=device),
+        kind=_KINDS[kind],
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sam_uniref.adapters import (
     FrameReference,
@@ -21,17 +21,17 @@ from sam_uniref.adapters import (
     MaskEncoder,
     ReferenceFeatures,
     TextEncoder,
-    UniFusion,
     add_lora,
+    build_fusion,
     has_lora,
     lora_disabled,
 )
+from sam_uniref.annotated import annotated_images
 from sam_uniref.config import SamRefConfig, SentenceConfig, TextEncoderConfig
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
 from sam_uniref.losses import mask_losses
 from sam_uniref.plugged import PluggedSam
 from sam_uniref.sam import SamHost
-from sam_uniref.transforms import Size
 
 DECODERS = ("auto", "trained", "sam")
 
@@ -61,16 +61,7 @@ class SamRef(PluggedSam):
             width=config.mask_encoder.width,
             norm=config.mask_encoder.norm,
         )
-        fusion = config.fusion
-        self.fusion = UniFusion(
-            host.channels,
-            heads=fusion.heads,
-            head_width=fusion.head_width,
-            dropout=fusion.dropout,
-            zero_init=fusion.zero_init,
-            order=fusion.order,
-            start_alike=fusion.start_alike,
-        )
+        self.fusion = build_fusion(host.channels, len(host.strides), **asdict(config.fusion))
         self._add_lora()
         self.eval()
 
@@ -105,18 +96,8 @@ class SamRef(PluggedSam):
             empty is not present.
         """
         values = self.mask_encoder(features.pixels, masks[:, None], features.levels, source_index)
-        keys = [level[source_index].flatten(2).transpose(1, 2) for level in features.levels]
-        padding = [padded[source_index].flatten(1) for padded in features.padding]
-        return ReferenceFeatures(
-            keys=tuple(keys),
-            values=tuple(value.flatten(2).transpose(1, 2) for value in values),
-            padding=tuple(padding),
-            pooled=tuple(
-                self._pool(k, p, masks, (level.shape[2], level.shape[3]))
-                for k, p, level in zip(keys, padding, features.levels, strict=True)
-            ),
-            present=masks.flatten(1).any(1),
-            image_index=torch.arange(len(masks), device=masks.device),
+        return annotated_images(
+            features, masks, source_index, values, strides=self.sam.strides, pooling=self.config.pooling
         )
 
     def encode_frame(self, features: ImageFeatures, masks: Tensor) -> list[FrameReference]:
@@ -127,15 +108,6 @@ class SamRef(PluggedSam):
     def frame_reference(self, annotated: ReferenceFeatures) -> FrameReference:
         """One row of annotated images from elsewhere as a reference to look back at in every frame."""
         return self.fusion.frame_references(annotated)[0]
-
-    def _pool(self, keys: Tensor, padding: Tensor, masks: Tensor, grid: Size) -> Tensor:
-        """Mean of the keys ``(N, L, C)`` over the object, each cell by its share of it, or over the image."""
-        if self.config.pooling == "image":
-            weights = (~padding).to(keys.dtype).expand(len(keys), -1)
-        else:
-            weights = F.adaptive_avg_pool2d(masks[:, None].to(keys.dtype), grid).flatten(1)
-        weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
-        return (weights[:, None] @ keys)[:, 0]
 
     # ---- Answering ----
 

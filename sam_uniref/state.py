@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -63,6 +65,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_other_objects(path, error)) from error
     except Exception as error:  # torch and safetensors raise half a dozen types for a broken file
         raise ValueError(f"{path} is no readable checkpoint of plain tensors ({error})") from error
     for key in ("model", "state_dict"):
@@ -71,6 +75,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ValueError(f"{path} holds no state dict (names to tensors), got {type(loaded).__name__}")
     return loaded
+
+
+def _other_objects(path: Path, error: pickle.UnpicklingError) -> str:
+    """What to tell of a file that is not plain tensors; torch's own advice is to read it all the same."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    what = f"it holds {found[1]}" if found else "it is broken, or holds something else"
+    return (
+        f"{path} is no readable checkpoint of plain tensors: {what}. Other objects can run code of their own while "
+        "they are read, so they are refused. If you trust whoever made the file, keep its tensors alone, where the "
+        "program that wrote it is installed: torch.save({'model': torch.load(old, weights_only=False)['model']}, new)"
+    )
 
 
 def without_aliases(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

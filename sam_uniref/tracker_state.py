@@ -77,7 +77,7 @@ def _unpack_object(
     if f"{start}.text.keys.0" in packed:
         fields = {field: _read_levels(packed, f"{start}.text.{field}", device) for field in _TEXT}
         present = torch.ones(1, dtype=torch.bool, device=device)
-        tracked.text = ReferenceFeatures(**fields, present=present, image_index=present.long() - 1)
+        tracked.text = ReferenceFeatures(**fields, present=present, image_index=present.long() - 1, kind="sentence")
     for kind in _FRAMES:
         if f"{start}.{kind}.frame" not in packed:
             continue

@@ -44,6 +44,20 @@ def test_mask_encoder_levels(strides: tuple[int, ...], width: int, channels: int
     assert dead == []
 
 
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (96, 160), (32, 352)])
+def test_mask_encoder_goes_on_to_stride_64_whatever_the_canvas(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    strides = (8, 16, 32, 64)
+    encoder = MaskEncoder(64, strides=strides, width=8)
+    features = random_features(2, tuple((-(-height // s), -(-width // s)) for s in strides), 64)
+    masks = torch.rand(3, 1, height, width)
+    maps = encoder(torch.randn(2, 3, height, width), masks, features, torch.tensor([1, 0, 1]))
+    assert [tuple(m.shape) for m in maps] == [(3, 64, *f.shape[-2:]) for f in features]
+    sum(m.square().mean() for m in maps).backward()
+    dead = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert dead == []
+
+
 def test_values_depend_on_pixels_mask_and_features() -> None:
     torch.manual_seed(0)
     encoder = MaskEncoder(16, strides=(8,), width=16).eval()
@@ -71,6 +85,12 @@ def test_mask_encoder_rows_do_not_mix() -> None:
 def test_bad_strides_are_refused(strides: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="ascending and from"):
         MaskEncoder(16, strides=strides, width=8)
+
+
+@pytest.mark.parametrize("strides", [(64,), (16, 64)])
+def test_stride_64_without_32_is_refused(strides: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="stride 64 is made of stride 32"):
+        MaskEncoder(64, strides=strides, width=8)
 
 
 def test_bad_norm_is_refused() -> None:
