@@ -20,6 +20,7 @@ from sam_uniref.version import __version__
 
 if TYPE_CHECKING:
     from sam_uniref.config import SamRefConfig
+    from sam_uniref.detr import Detections, UniRef, UniRefConfig
     from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, ReferenceSegmenter
     from sam_uniref.official import convert_official, from_official
     from sam_uniref.predictor import Predictor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sam_uniref.tracking import FrameResult, VideoTracker
 
 _HOMES = {
+    "Detections": "detr",
     "FrameResult": "tracking",
     "ImageFeatures": "interfaces",
     "MaskPrediction": "interfaces",
@@ -40,12 +42,15 @@ _HOMES = {
     "SamRef": "samref",
     "SamRefConfig": "config",
     "Segmentation": "segmentation",
+    "UniRef": "detr",
+    "UniRefConfig": "detr",
     "VideoTracker": "tracking",
     "convert_official": "official",
     "from_official": "official",
 }
 
 __all__ = [
+    "Detections",
     "FrameResult",
     "ImageFeatures",
     "MaskPrediction",
@@ -57,6 +62,8 @@ __all__ = [
     "SamRef",
     "SamRefConfig",
     "Segmentation",
+    "UniRef",
+    "UniRefConfig",
     "VideoTracker",
     "__version__",
     "convert_official",

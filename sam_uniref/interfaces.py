@@ -296,6 +296,8 @@ class ReferenceSegmenter(nn.Module, ABC):
         if len(batch.reference_masks):
             masks, index = batch.reference_masks.flatten(0, 1), batch.reference_index.flatten()
             annotated = self.encode_mask(features, masks, index)
+            if batch.task in ("vos", "rvos"):
+                annotated = annotated.of_kind("frames")
             shots = torch.arange(len(index), device=index.device).view_as(batch.reference_index)
             references.append(concat([annotated.select(rows) for rows in shots]).about(batch.query_index))
         return references
@@ -303,4 +305,7 @@ class ReferenceSegmenter(nn.Module, ABC):
     def forward(self, batch: ReferenceBatch) -> dict[str, Tensor]:
         """Losses of a training batch. Its pictures go through the encoder once each, in one call."""
         features = self.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
-        return self.losses(features, self.references_of(batch, features), Targets(batch.masks, batch.instances))
+        references = self.references_of(batch, features)
+        if not references and len(features) != len(batch):  # a picture that was drawn twice is there once
+            features = features.select(batch.query_index.tolist())
+        return self.losses(features, references, Targets(batch.masks, batch.instances))

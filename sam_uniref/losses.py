@@ -18,19 +18,23 @@ _DICE_SMOOTHING = 1e-6
 
 def bce_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Binary cross-entropy: mean over each mask's valid pixels, then over masks. All ``(N, H, W)``."""
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return _mean_of_valid(loss, valid)
+    return mean_of_valid(F.binary_cross_entropy_with_logits(logits, targets, reduction="none"), valid).mean()
 
 
 def dice_loss(
     logits: Tensor, targets: Tensor, valid: Tensor, *, unit: float = _DICE_UNIT, smoothing: float = _DICE_SMOOTHING
 ) -> Tensor:
-    """``1 - (2 |p t| + e) / (|p| + |t| + e)`` over valid pixels, mean over masks. All ``(N, H, W)``.
+    """The mean over masks of `dice_values`, which says what the arguments are."""
+    return dice_values(logits, targets, valid, unit=unit, smoothing=smoothing).mean()
+
+
+def dice_values(logits: Tensor, targets: Tensor, valid: Tensor, *, unit: float, smoothing: float) -> Tensor:
+    """``1 - (2 |p t| + e) / (|p| + |t| + e)`` over each mask's valid pixels, ``(N,)``.
 
     Args:
-        logits: Of the prediction.
-        targets: Float in {0, 1}.
-        valid: Bool, False in padding.
+        logits: ``(N, H, W)`` of the prediction.
+        targets: ``(N, H, W)`` float in {0, 1}.
+        valid: ``(N, H, W)`` bool, False in padding.
         unit: How many pixels the sums count as one.
         smoothing: The e, in that unit.
     """
@@ -38,7 +42,7 @@ def dice_loss(
     targets = targets * valid
     overlap = 2 * (probabilities * targets).flatten(1).sum(1)
     total = probabilities.flatten(1).sum(1) + targets.flatten(1).sum(1) / unit
-    return (1 - (overlap + smoothing) / (total + smoothing)).mean()
+    return 1 - (overlap + smoothing) / (total + smoothing)
 
 
 def mask_iou(predicted: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -73,20 +77,24 @@ def mask_losses(low_res_logits: Tensor, scores: Tensor, targets: Tensor, valid: 
     }
 
 
-def focal_loss(logits: Tensor, targets: Tensor, valid: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017): mean over each mask's valid pixels, then over masks. All ``(N, H, W)``.
+def focal_loss(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    """Focal loss: mean over each mask's valid pixels, then over masks. All ``(N, H, W)``."""
+    return mean_of_valid(focal_values(logits, targets), valid).mean()
+
+
+def focal_values(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss (Lin et al. 2017) of each element. All of one shape.
 
     Args:
         logits: Of the prediction.
         targets: Float in {0, 1}.
-        valid: Bool, False in padding.
         alpha: Weight of the foreground; the background has 1 - alpha.
-        gamma: Power of the share by which a pixel is wrong.
+        gamma: Power of the share by which an element is wrong.
     """
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     wrong = (logits.sigmoid() - targets).abs()
     balance = alpha * targets + (1 - alpha) * (1 - targets)
-    return _mean_of_valid(balance * wrong**gamma * cross_entropy, valid)
+    return balance * wrong**gamma * cross_entropy
 
 
 def dice_focal_losses(low_res_logits: Tensor, targets: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -110,6 +118,6 @@ def enlarge(low_res_logits: Tensor, size: Size) -> Tensor:
     return F.interpolate(low_res_logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over each row's valid pixels, then over rows. Both ``(N, H, W)``."""
-    return ((values * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)).mean()
+def mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over each row's valid pixels, ``(N,)``; 0 where none is valid. Both ``(N, H, W)``."""
+    return (values * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "samref": ("sam_uniref.samref", "SamRef"),
     "refsam": ("sam_uniref.refsam", "RefSam"),
+    "uniref": ("sam_uniref.detr", "UniRef"),
 }
 KINDS = tuple(_HOMES)
 CONFIG_FILE = "config.json"

@@ -91,6 +91,41 @@ class TrainableModel(Predictor):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `from_pretrained` reads; it is whole or not there."""
 
+    def choose_losses(self, options: Mapping[str, Any]) -> None:
+        """Set which losses there are and how they are taken; most kinds of model leave no choice.
+
+        Raises:
+            ValueError: If there is no such option, or it can't have the value.
+        """
+        if options:
+            raise ValueError(f"loss.options do nothing for a {self.config.kind}, got {sorted(options)}; leave them out")
+
+    def refit(self, options: Mapping[str, Any]) -> None:
+        """Change what a stage may change of a saved model that it starts from; by default nothing.
+
+        Args:
+            options: Of the configuration, such as a UniRef's ``classes``.
+
+        Raises:
+            ValueError: If one can't be changed any more.
+        """
+        if options:
+            raise ValueError(f"the options {sorted(options)} of a {self.config.kind} can't be changed any more")
+
+    def add_text_encoder(self, text_encoder: str | Path) -> None:
+        """Give a model without sentences a text encoder, whose resizer is fresh.
+
+        Args:
+            text_encoder: As in `fresh`.
+
+        Raises:
+            ValueError: If this kind of model gets it when it is built.
+        """
+        raise ValueError(
+            f"a {self.config.kind} gets its text encoder when it is first built, not when it goes on; {text_encoder} "
+            "can't be added"
+        )
+
     def train_text_encoder(self, trained: bool) -> None:
         """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""
         if self.text_encoder is None:

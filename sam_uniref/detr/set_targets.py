@@ -1,0 +1,134 @@
+"""What a set of predictions is compared with: the targets of each row, side by side.
+
+Notation: N rows (one object asked for in one image; for detection a row is an image), M targets of the row that has
+most, G targets with a mask, H and W the canvas' sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sam_uniref.detr.boxes import centers
+from sam_uniref.interfaces import Instances, Targets
+from sam_uniref.transforms import Size
+
+
+@dataclass(frozen=True)
+class SetTargets:
+    """The targets of N rows. A row's come first, the rest is filled up.
+
+    Attributes:
+        corners: ``(N, M, 4)`` float32 boxes as (x0, y0, x1, y1) in the canvas' pixels, x1 and y1 exclusive.
+        sizes: ``(N, 2)`` float32 (width, height) of each row's image without its padding, in pixels.
+        labels: ``(N, M)`` int64.
+        present: ``(N, M)`` bool, False where there is no target. A row need not have any.
+        masks: ``(G, H, W)`` float in {0, 1}.
+        mask_index: ``(N, M)`` int64, each target's place in ``masks``; -1 where only its box is known.
+    """
+
+    corners: Tensor
+    sizes: Tensor
+    labels: Tensor
+    present: Tensor
+    masks: Tensor
+    mask_index: Tensor
+
+    @property
+    def most(self) -> int:
+        """M."""
+        return self.labels.shape[1]
+
+    @property
+    def boxes(self) -> Tensor:
+        """``(N, M, 4)`` as (cx, cy, w, h) in shares of the image without its padding, as the network has boxes."""
+        return centers(self.corners) / self.sizes.repeat(1, 2)[:, None]
+
+
+def set_targets(targets: Targets, input_sizes: Sequence[Size], canvas: Size, device: torch.device) -> SetTargets:
+    """The instances where there are any, else one target a row, from its mask.
+
+    A mask's target has the label 0 and the box ``(x of the first column, y of the first row, x of the last column + 1,
+    y of the last row + 1)``; an empty mask, that of a reference that points at nothing, is no target.
+
+    Args:
+        targets: Of N rows.
+        input_sizes: Of each row's image, its ``(height, width)`` in the canvas.
+        canvas: ``(H, W)``.
+        device: Of the result.
+
+    Raises:
+        ValueError: If there are not as many masks or lists of instances as input sizes, or boxes, labels and masks of
+            one image differ in number.
+    """
+    sizes = torch.tensor([(width, height) for height, width in input_sizes], dtype=torch.float32, device=device)
+    if targets.instances is None:
+        if len(targets.masks) != len(sizes):
+            raise ValueError(f"each of {len(sizes)} rows needs a mask, got {len(targets.masks)}")
+        return _from_masks(targets.masks, sizes)
+    if len(targets.instances) != len(sizes):
+        raise ValueError(f"each of {len(sizes)} rows needs its instances, got those of {len(targets.instances)}")
+    return _from_instances(targets.instances, sizes, canvas)
+
+
+def sampled(masks: Tensor, stride: int) -> Tensor:
+    """Masks ``(G, H, W)`` as ``(G, H / stride, W / stride)``: the pixel behind each cell's centre.
+
+    A mask that has no pixel there, such as that of an object one pixel high, is given every cell it touches: better a
+    coarse target than none.
+    """
+    picked = masks[:, stride // 2 :: stride, stride // 2 :: stride]
+    if stride == 1 or not len(masks):
+        return picked
+    lost = masks.flatten(1).any(1) & ~picked.flatten(1).any(1)
+    touched = F.max_pool2d(masks[:, None].float(), stride)[:, 0].to(masks.dtype)
+    return torch.where(lost[:, None, None], touched, picked)
+
+
+def _from_masks(masks: Tensor, sizes: Tensor) -> SetTargets:
+    """One target a row that is not empty."""
+    first, last = zip(*(_ends(masks.bool().any(over)) for over in (1, 2)), strict=True)
+    present = masks.flatten(1).any(1)[:, None]
+    corners = torch.stack([*first, *last], dim=-1)[:, None] * present[..., None]
+    rows = torch.arange(len(masks), device=masks.device)[:, None]
+    return SetTargets(
+        corners=corners.float(),
+        sizes=sizes,
+        labels=torch.zeros_like(rows),
+        present=present,
+        masks=masks,
+        mask_index=torch.where(present, rows, -1),
+    )
+
+
+def _ends(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """``(N,)`` the first True of each row of ``(N, L)``, and one past the last."""
+    return occupied.int().argmax(1), occupied.shape[1] - occupied.flip(1).int().argmax(1)
+
+
+def _from_instances(instances: Sequence[Instances], sizes: Tensor, canvas: Size) -> SetTargets:
+    """All targets of every row."""
+    for number, known in enumerate(instances):
+        counts = {len(known.boxes), len(known.labels)} | ({len(known.masks)} if known.masks is not None else set())
+        if len(counts) != 1:
+            raise ValueError(f"boxes, labels and masks of row {number} must be as many, got {sorted(counts)}")
+    rows, most = len(instances), max(map(len, instances), default=0)
+    corners = sizes.new_zeros(rows, most, 4)
+    labels = torch.zeros(rows, most, dtype=torch.int64, device=sizes.device)
+    present = torch.zeros_like(labels, dtype=torch.bool)
+    mask_index = torch.full_like(labels, -1)
+    masks = [sizes.new_zeros(0, *canvas)]
+    seen = 0
+    for row, known in enumerate(instances):
+        corners[row, : len(known)] = known.boxes
+        labels[row, : len(known)] = known.labels
+        present[row, : len(known)] = True
+        if known.masks is not None:
+            mask_index[row, : len(known)] = torch.arange(seen, seen + len(known), device=sizes.device)
+            masks.append(known.masks)
+            seen += len(known)
+    return SetTargets(corners, sizes, labels, present, torch.cat(masks), mask_index)
