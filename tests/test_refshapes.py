@@ -392,7 +392,8 @@ def test_training_batches_draw_from_it() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "detection"}, "task must be one of"),
+        ({"task": "panoptic"}, "task must be one of"),
+        ({"task": "vos", "boxes": True}, "boxes alone serve ris and detection"),
         ({"style": "cubist"}, "style must be one of"),
         ({"side": 31}, "side must be at least 32"),
         ({"frames": 3}, "frames must be at least 4"),

@@ -118,7 +118,7 @@ def test_every_kind_has_a_model_and_settings() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.kind=persam"], r"model\.kind must be one of \['refsam', 'samref'\], got 'persam'"),
+        (["model.kind=persam"], r"model\.kind must be one of \['refsam', 'samref', 'uniref'\], got 'persam'"),
         (["data.ris.task=fss"], r"data\.ris\.task must be one of \('ris', 'rvos'\) for a refsam, got 'fss'"),
         (
             ["data.rvos.task=vos"],

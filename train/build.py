@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,6 +31,7 @@ def build_model(settings: RunSettings) -> TrainableModel:
         model = kind.from_pretrained(
             model_settings.start_from, model_settings.checkpoint, image_size=model_settings.image_size
         )
+        model.refit(model_settings.options)
     else:
         model = kind.fresh(
             model_settings.size,
@@ -39,13 +41,31 @@ def build_model(settings: RunSettings) -> TrainableModel:
             config=model_config(model_settings),
         )
     spoken = [name for name, data in settings.data.items() if data.weight and data.task in ("ris", "rvos")]
+    if spoken and model.text_encoder is None and model_settings.start_from and model_settings.text_encoder:
+        model.add_text_encoder(model_settings.text_encoder)
     if spoken and model.text_encoder is None:
         raise ValueError(
             f"data.{spoken[0]} needs sentences, but the model has no text encoder; set model.text_encoder to a hub id "
             f"or a folder, or leave the data set out with data.{spoken[0]}.weight=0"
         )
     model.train_text_encoder(settings.train_text_encoder)
+    model.choose_losses(settings.loss_options)
     return model
+
+
+def check_classes(model: TrainableModel, datasets: Sequence[SampleSource]) -> None:
+    """Refuse detection of more classes than the model tells apart.
+
+    Raises:
+        ValueError: Naming the data set.
+    """
+    known = model.config.to_dict().get("classes", 1)
+    for dataset in datasets:
+        if dataset.classes > known:
+            raise ValueError(
+                f"data.{dataset.name} has {dataset.classes} classes, and the model {known}; set "
+                f"model.options.classes={dataset.classes}, or data.{dataset.name}.one_class=true"
+            )
 
 
 def model_config(settings: ModelSettings) -> ModelConfig:

@@ -38,7 +38,13 @@ from torch.utils.data import DataLoader
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import write_json
-from sam_uniref.train.build import build_datasets, build_model, build_optimizer, learning_rate_factor
+from sam_uniref.train.build import (
+    build_datasets,
+    build_model,
+    build_optimizer,
+    check_classes,
+    learning_rate_factor,
+)
 from sam_uniref.train.checkpoints import CheckpointFolder
 from sam_uniref.train.interruption import leave_signals_to_the_run
 from sam_uniref.train.loop import StepPlan, StepResult, run_steps
@@ -105,7 +111,7 @@ def take_step(
     """
     # Dropout's draws belong to the step and the process, so a resumed run repeats them.
     torch.manual_seed(hash((settings.seed, step, accelerator.process_index)) % 2**63)
-    weights = settings.loss.weights()
+    weights = settings.loss.weights(step)
     summed: dict[str, torch.Tensor] = {}
     for batch in batches:
         with accelerator.accumulate(model):
@@ -156,6 +162,7 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
     """
     datasets = build_datasets(settings)
     bare = build_model(settings)
+    check_classes(bare, datasets)
     if accelerator.is_main_process:
         Console(width=110).print(parameter_table(bare))
     optimizer: Any = build_optimizer(bare, settings.optimiser)
@@ -182,6 +189,7 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
         settings.seed,
         accelerator.process_index,
         accelerator.num_processes,
+        settings.one_orientation,
     )
     accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
     if accelerator.is_main_process:
@@ -208,7 +216,7 @@ def train(settings: RunSettings, accelerator: Accelerator, resume: bool) -> bool
     if done < settings.steps:
         logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
         return False
-    finish(settings, accelerator, bare, measure() if settings.validate_at_end else {})
+    finish(settings, accelerator, bare, measure() if settings.validate_at_end else None)
     return True
 
 
@@ -225,17 +233,19 @@ def is_finished(settings: RunSettings) -> bool:
     return validated and (output / "model" / CONFIG_FILE).is_file()
 
 
-def finish(settings: RunSettings, accelerator: Accelerator, bare: TrainableModel, results: dict[str, float]) -> None:
+def finish(
+    settings: RunSettings, accelerator: Accelerator, bare: TrainableModel, results: dict[str, float] | None
+) -> None:
     """Write the model and its validation."""
     if accelerator.is_main_process:
         output = Path(settings.output)
         bare.save_pretrained(output / "model")
-        if results:
+        if results is not None:
             write_json(output / "validation.json", results)
-        for name, value in results.items():
+        for name, value in (results or {}).items():
             logger.info("%s %.4f", name, value)
         logger.info("the model is in %s", output / "model")
-    accelerator.log(results, step=settings.steps)
+    accelerator.log(results or {}, step=settings.steps)
     accelerator.wait_for_everyone()  # the stage that follows reads the model
 
 

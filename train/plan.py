@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,8 +20,22 @@ from sam_uniref.trainable import TrainableModel
 
 logger = logging.getLogger(__name__)
 
-LOSS_NAMES = {"bce": "BCE", "dice": "Dice", "iou": "IoU", "focal": "focal"}
-RATE_NAMES = {"text": "text encoder", "mlp": "MLP", "dense": "dense attention", "decoder": "mask decoder"}
+LOSS_NAMES = {
+    "bce": "BCE",
+    "dice": "Dice",
+    "iou": "IoU",
+    "giou": "GIoU",
+    "mask_iou": "mask IoU",
+    "iou_head": "IoU head",
+}
+RATE_NAMES = {
+    "text": "text encoder",
+    "mlp": "MLP",
+    "dense": "dense attention",
+    "decoder": "mask decoder",
+    "backbone": "backbone",
+    "offsets": "sampling offsets",
+}
 
 
 def skeleton(settings: RunSettings, origin: ModelSettings) -> TrainableModel:
@@ -29,7 +44,7 @@ def skeleton(settings: RunSettings, origin: ModelSettings) -> TrainableModel:
     Raises:
         ValueError: If the image size is no multiple of the patch size.
     """
-    config = model_config(origin)
+    config = model_config(replace(origin, options={**origin.options, **settings.model.options}))
     config.text_encoder.name = origin.text_encoder
     text_model = None
     if origin.text_encoder is not None:
@@ -42,11 +57,14 @@ def skeleton(settings: RunSettings, origin: ModelSettings) -> TrainableModel:
 
 
 def _text_skeleton(name: str) -> tuple[torch.nn.Module, Any]:
-    """The text encoder's shapes; those of ``bert-base-uncased`` are transformers' own defaults."""
+    """The text encoder's shapes; those of BERT's and RoBERTa's base are known without the hub."""
     import transformers
 
     if name == "bert-base-uncased":
         return transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False), None
+    if name in ("roberta-base", "FacebookAI/roberta-base"):
+        roberta = transformers.RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
+        return transformers.RobertaModel(roberta, add_pooling_layer=False), None
     return load_text_model(packaged.text_encoder(name), random_weights=True)
 
 
@@ -70,7 +88,7 @@ def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
         "learning rates": _learning_rates(settings),
         "schedule": _schedule(settings),
-        "losses": " + ".join(f"{weight:g} {LOSS_NAMES[name]}" for name, weight in settings.loss.weights().items()),
+        "losses": _losses(settings, model),
         "output": settings.output,
     }
     for name, value in rows.items():
@@ -87,7 +105,14 @@ def _origin(model: ModelSettings) -> str:
     """Where the weights come from."""
     if model.start_from is not None:
         return model.start_from
-    return f"SAM {model.checkpoint}" if model.checkpoint is not None else "random weights"
+    return model.checkpoint or "random weights"
+
+
+def _losses(settings: RunSettings, model: TrainableModel) -> str:
+    """Weights and names, but for that of a head that the model is built without."""
+    built = model.config.to_dict()
+    weights = {name: weight for name, weight in settings.loss.weights().items() if built.get(name, True)}
+    return " + ".join(f"{weight:g} {LOSS_NAMES.get(name, name)}" for name, weight in weights.items())
 
 
 def _learning_rates(settings: RunSettings) -> str:
@@ -99,7 +124,7 @@ def _learning_rates(settings: RunSettings) -> str:
 
 
 def _image_size(settings: ModelSettings, model: TrainableModel) -> str:
-    """The input square; what a saved model has is not known before it is loaded."""
+    """The input square's side, or the short side; what a saved model has is not known before it is loaded."""
     if settings.start_from is not None and settings.image_size is None:
         return "that of the model it starts from"
     return f"{model.transform.size} px"

@@ -19,9 +19,10 @@ from sam_uniref.train.kinds import KINDS, take_defaults
 T = TypeVar("T")
 
 STAGE_TASKS = {
-    "image": ("ris", "fss"),
+    "detection": ("detection",),
+    "image": ("ris", "fss", "detection"),
     "video": ("vos", "rvos"),
-    "joint": ("ris", "fss", "vos", "rvos"),
+    "joint": ("ris", "fss", "vos", "rvos", "detection"),
 }
 
 
@@ -29,23 +30,35 @@ STAGE_TASKS = {
 class ModelSettings:
     """What is trained."""
 
-    kind: str = field(default="samref", metadata={"help": "samref, or refsam to compare with"})
-    size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
-    checkpoint: str | None = field(default=None, metadata={"help": "the base SAM's file; none: random weights"})
-    image_size: int | None = field(default=None, metadata={"help": "input square's side in pixels; none: SAM's own"})
+    kind: str = field(default="samref", metadata={"help": "samref, uniref, or refsam to compare with"})
+    size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h; a UniRef's: tiny, r50 or swinl"})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "file of the base SAM, or of a UniRef's backbone; none: random weights"}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "input square's side in pixels, a UniRef's short side; none: the model's own"}
+    )
     text_encoder: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
     start_from: str | None = field(
-        default=None, metadata={"help": "a saved model to go on from, in place of these; at image_size, if given"}
+        default=None,
+        metadata={
+            "help": "a saved model to go on from, in place of these; at image_size, if given; with the text "
+            "encoder if it has none"
+        },
     )
-    train_text_encoder: bool | None = field(default=None, metadata={"help": "by default a SamRef's in the image stage"})
-    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "sections of SamRefConfig or RefSamConfig"})
+    train_text_encoder: bool | None = field(
+        default=None, metadata={"help": "by default a SamRef's and a UniRef's in the image stage"}
+    )
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "sections of SamRefConfig, RefSamConfig or UniRefConfig"}
+    )
 
 
 @dataclass
 class DataSettings(SourceOptions):
     """One data set for one task."""
 
-    task: str = field(default="fss", metadata={"help": "ris, fss, vos or rvos"})
+    task: str = field(default="fss", metadata={"help": "ris, fss, vos, rvos, or a UniRef's detection"})
     reader: str = field(default="folder", metadata={"help": "which layout the folder has"})
 
 
@@ -57,10 +70,25 @@ class LossSettings:
     dice: float | None = field(default=None, metadata={"help": "Dice"})
     iou: float | None = field(default=None, metadata={"help": "squared error of the predicted IoU: a SamRef's"})
     focal: float | None = field(default=None, metadata={"help": "focal loss: a RefSam's"})
+    classes: float | None = field(default=None, metadata={"help": "focal loss of the classes: a UniRef's, as the rest"})
+    box: float | None = field(default=None, metadata={"help": "L1 of the boxes"})
+    giou: float | None = field(default=None, metadata={"help": "generalised IoU of the boxes"})
+    mask: float | None = field(default=None, metadata={"help": "of the masks' pixels: see options.mask"})
+    bootstrap: float | None = field(default=None, metadata={"help": "cross-entropy of the worst pixels (video stage)"})
+    mask_iou: float | None = field(default=None, metadata={"help": "soft IoU of the masks (video stage)"})
+    projection: float | None = field(default=None, metadata={"help": "of masks onto the axes, from boxes"})
+    pairwise: float | None = field(default=None, metadata={"help": "of neighbours of one colour, from boxes"})
+    pairwise_steps: int | None = field(default=None, metadata={"help": "over which pairwise comes in"})
+    iou_head: float | None = field(default=None, metadata={"help": "of the predicted IoU, if there is a head for it"})
+    options: dict[str, Any] = field(default_factory=dict, metadata={"help": "keys of a UniRef's LossOptions"})
 
-    def weights(self) -> dict[str, float]:
-        """Of the losses that count, by name."""
-        return {name: weight for name, weight in vars(self).items() if weight is not None}
+    def weights(self, step: int | None = None) -> dict[str, float]:
+        """Of the losses that count, by the model's names for them, at a step; by default in the end."""
+        given = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        steps = given.pop("pairwise_steps", 0)
+        if step is not None and steps:
+            given["pairwise"] *= min(1.0, (step + 1) / steps)
+        return {"class" if name == "classes" else name: weight for name, weight in given.items()}
 
 
 @dataclass
@@ -72,6 +100,8 @@ class OptimiserSettings:
     mlp_lr: float | None = field(default=None, metadata={"help": "of a RefSam's cross-modal MLP"})
     dense_lr: float | None = field(default=None, metadata={"help": "of a RefSam's dense attention"})
     decoder_lr: float | None = field(default=None, metadata={"help": "of a RefSam's mask decoder"})
+    backbone_factor: float | None = field(default=None, metadata={"help": "times lr: of a UniRef's backbone"})
+    offsets_factor: float | None = field(default=None, metadata={"help": "times lr: of a UniRef's sampling offsets"})
     weight_decay: float = field(default=0.05, metadata={"help": "on everything"})
     clip: float = field(default=0.1, metadata={"help": "largest norm of the whole gradient"})
     warmup_steps: int = field(default=200, metadata={"help": "linear from warmup_factor to 1"})
@@ -87,6 +117,8 @@ class OptimiserSettings:
             "mlp": self.mlp_lr,
             "dense": self.dense_lr,
             "decoder": self.decoder_lr,
+            "backbone": _times(self.backbone_factor, self.lr),
+            "offsets": _times(self.offsets_factor, self.lr),
         }
         return {group: rate for group, rate in given.items() if rate is not None}
 
@@ -95,11 +127,16 @@ class OptimiserSettings:
 class RunSettings:
     """Everything a run is made of."""
 
-    stage: str = field(default="image", metadata={"help": "image (ris, fss), video (vos, rvos) or joint (all)"})
+    stage: str = field(
+        default="image", metadata={"help": "detection, image (ris, fss, detection), video (vos, rvos) or joint (all)"}
+    )
     output: str = field(default="runs/finetune", metadata={"help": "folder of logs, checkpoints and the result"})
     steps: int = field(default=90_000, metadata={"help": "optimiser steps"})
     batch_size: int = field(default=2, metadata={"help": "samples a process"})
     accumulate: int = field(default=1, metadata={"help": "micro-batches an optimiser step"})
+    one_orientation: bool = field(
+        default=False, metadata={"help": "a batch's pictures are all wider than high, or none is: less is padding"}
+    )
     precision: str = field(default="no", metadata={"help": "no, fp16 or bf16"})
     seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
     workers: int = field(default=2, metadata={"help": "loader processes"})
@@ -131,9 +168,9 @@ class RunSettings:
         if self.stage not in STAGE_TASKS:
             raise ValueError(f"stage must be one of {sorted(STAGE_TASKS)}, got {self.stage!r}")
         self._check_kind()
+        allowed = tuple(task for task in STAGE_TASKS[self.stage] if task in KINDS[self.model.kind].tasks)
         for name, dataset in self.data.items():
-            if dataset.weight and dataset.task not in STAGE_TASKS[self.stage]:
-                allowed = STAGE_TASKS[self.stage]
+            if dataset.weight and dataset.task not in allowed:
                 raise ValueError(
                     f"data.{name}.task must be one of {allowed} in stage {self.stage}, got {dataset.task!r}"
                 )
@@ -150,9 +187,10 @@ class RunSettings:
                 raise ValueError(
                     f"batch_size must be a multiple of data.{name}.together, {dataset.together}, got {self.batch_size}"
                 )
-        if self.model.start_from is not None and self.model.options:
+        fixed = set(self.model.options) - set(KINDS[self.model.kind].refitted)
+        if self.model.start_from is not None and fixed:
             raise ValueError(
-                "model.options do nothing with model.start_from, whose own are taken; leave one of them out"
+                f"model.options do nothing with model.start_from, whose own are taken; leave {sorted(fixed)} out"
             )
         if self.precision == "False":  # YAML's reading of a bare no
             self.precision = "no"
@@ -173,8 +211,24 @@ class RunSettings:
                     f"data.{data}.task must be one of {kind.tasks} for a {name}, got {entry.task!r}; leave it out "
                     f"with data.{data}.weight=0"
                 )
-        take_defaults(self.loss, kind.losses, "loss", name)
+            if entry.weight and entry.boxes and not kind.boxes:
+                raise ValueError(f"data.{data}.boxes: a {name} does not learn from boxes; leave it out")
+        take_defaults(self.loss, kind.losses_in(self.stage), "loss", name)
         take_defaults(self.optimiser, kind.rates, "optimiser", name)
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """Which losses the model is to have and how they are taken.
+
+        Raises:
+            ValueError: If an option follows from the weights.
+        """
+        if "video_terms" in self.loss.options:
+            raise ValueError("loss.options.video_terms follows from loss.bootstrap and loss.mask_iou; leave it out")
+        weights = self.loss.weights()
+        video_terms = any(weights.get(name) for name in ("bootstrap", "mask_iou"))
+        by_stage = KINDS[self.model.kind].stage_options.get(self.stage, {})
+        return {**by_stage, **self.loss.options, **({"video_terms": True} if video_terms else {})}
 
     def following(self) -> RunSettings:
         """The settings of the stage in ``then``.
@@ -191,6 +245,8 @@ class RunSettings:
             raise ValueError(f"then.precision must be that of the stage before it, {self.precision!r}; leave it out")
         values = asdict(self) | {"then": {}, "output": str(Path(self.output) / str(self.then.get("stage", "then")))}
         values["model"] |= {"start_from": str(Path(self.output) / "model"), "options": {}}
+        if KINDS[self.model.kind].whole:
+            values["model"]["checkpoint"] = None
         if "data" in self.then:
             values["data"] = {}
         try:
@@ -204,9 +260,14 @@ class RunSettings:
 
     @property
     def train_text_encoder(self) -> bool:
-        """As published: a SamRef's is trained in the image stage and frozen in the video stage, a RefSam's frozen."""
+        """As published: a SamRef's and a UniRef's is trained in the image stage alone, a RefSam's never."""
         chosen = self.model.train_text_encoder
         return self.stage in KINDS[self.model.kind].text_stages if chosen is None else chosen
+
+
+def _times(factor: float | None, rate: float | None) -> float | None:
+    """A rate that is told by another one."""
+    return None if factor is None or rate is None else factor * rate
 
 
 def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> RunSettings:

@@ -1,14 +1,38 @@
-"""Mean IoU of fixed episodes, and again with swapped references: a model must follow them, not the picture."""
+"""Mean IoU of fixed episodes, and again with swapped references: a model must follow them, not the picture.
+
+Of detection, which follows nothing: the share of objects that are found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from sam_uniref.data import ReferenceBatch, Sample, SampleSource, collate
+from sam_uniref.images import RGB
 from sam_uniref.interfaces import ReferenceSegmenter
+
+# Two boxes are of one object from here on.
+_SAME = 0.5
+
+
+class FoundObjects(Protocol):
+    """What a detector finds in a picture, the best first."""
+
+    labels: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+
+
+class Detector(Protocol):
+    """A model that finds all objects."""
+
+    def detect(self, image: RGB, *, most: int) -> FoundObjects:
+        """At most so many of them."""
 
 
 @torch.no_grad()
@@ -36,6 +60,24 @@ def episode_iou(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[fl
     return ious
 
 
+def found_shares(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[float]:
+    """Of each picture's M objects, the share that the M best detections find: right class, box IoU from 0.5 on."""
+    from scipy.optimize import linear_sum_assignment
+    from torchvision.ops import box_iou
+
+    detector, shares = cast(Detector, model), []
+    for sample in samples:
+        objects = sample.objects
+        if objects is None or not len(objects):
+            raise ValueError(f"{sample.name}: detection is validated on pictures with objects, got none")
+        found = detector.detect(sample.image, most=len(objects))
+        overlap = box_iou(torch.from_numpy(objects.boxes), torch.from_numpy(found.boxes)).numpy()
+        same = (overlap >= _SAME) & (objects.labels[:, None] == found.labels[None])
+        rows, columns = linear_sum_assignment(same, maximize=True)
+        shares.append(float(same[rows, columns].sum()) / len(objects))
+    return shares
+
+
 def validate(
     model: ReferenceSegmenter,
     datasets: Sequence[SampleSource],
@@ -43,7 +85,7 @@ def validate(
     batch_size: int,
     most: int = 0,
 ) -> dict[str, float]:
-    """Mean IoU of every data set, shared out over processes.
+    """Mean IoU of every data set, shared out over processes; of detection the mean share of objects that are found.
 
     Args:
         model: Unwrapped.
@@ -54,22 +96,28 @@ def validate(
 
     Returns:
         ``<data set>/<split>_iou`` and ``<data set>/<split>_iou_swapped``; the second with the references of
-        other objects and the targets as they were, so lower is better.
+        other objects and the targets as they were, so lower is better. Of detection ``<data set>/<split>_found``,
+        see `found_shares`.
     """
     was_training = model.training
     model.eval()
     results = {}
     for dataset in datasets:
+        if dataset.task == "detection":
+            name = f"{dataset.name}/{dataset.validation_split}_found"
+            results[name] = _mean(found_shares, model, dataset, False, accelerator, batch_size, most)
+            continue
         for swapped in (False, True):
             if swapped and not dataset.can_swap:
                 continue
             name = f"{dataset.name}/{dataset.validation_split}_iou{'_swapped' if swapped else ''}"
-            results[name] = _mean_iou(model, dataset, swapped, accelerator, batch_size, most)
+            results[name] = _mean(episode_iou, model, dataset, swapped, accelerator, batch_size, most)
     model.train(was_training)
     return results
 
 
-def _mean_iou(
+def _mean(
+    measure: Callable[[ReferenceSegmenter, Sequence[Sample]], list[float]],
     model: ReferenceSegmenter,
     dataset: SampleSource,
     swapped: bool,
@@ -83,8 +131,8 @@ def _mean_iou(
     for start in range(0, len(mine), batch_size):
         samples = [dataset.episode(i, swapped=swapped) for i in mine[start : start + batch_size]]
         with accelerator.autocast():
-            ious = episode_iou(model, samples)
-        total += torch.tensor([sum(ious), len(ious)], device=model.device)
+            values = measure(model, samples)
+        total += torch.tensor([sum(values), len(values)], device=model.device)
     summed = accelerator.reduce(total, reduction="sum")
     return float(summed[0] / summed[1].clamp(min=1))
 

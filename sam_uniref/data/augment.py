@@ -1,13 +1,15 @@
-"""Augmentation of a picture with its mask, through torchvision's ``transforms.v2`` on its ``tv_tensors``."""
+"""Augmentation of a picture with its masks or boxes, through torchvision's ``transforms.v2`` on its ``tv_tensors``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from sam_uniref.data.instances import PictureObjects
 from sam_uniref.images import RGB, Mask
 
 _TRIES = 10
@@ -28,7 +30,11 @@ class Augmentation:
         flip: Probability of a horizontal flip.
         crop: Probability of a crop.
         smallest: Smallest side of a crop, as a share of the picture's.
-        keep: Share of the object's pixels that a crop must keep.
+        crop_sides: In place of that, as detectors have it: smallest and largest side of a crop in pixels, height and
+            width each drawn by itself; none larger than the picture.
+        crop_at: The short sides in pixels, of which one is drawn, that the picture is brought to for ``crop_sides`` to
+            be measured in it; none: as it is.
+        keep: Share of the object's pixels that a crop must keep; of several, at least one keeps it.
         scale: Smallest and largest factor that a picture is scaled by, in its own frame: above 1 its outer parts fall
             away, below 1 it is surrounded by a grey margin. ``(1, 1)`` leaves it.
         color: Strength of changes of brightness, contrast and saturation (factors in 1 ± color) and of hue (a tenth
@@ -38,6 +44,8 @@ class Augmentation:
     flip: float = 0.5
     crop: float = 0.5
     smallest: float = 0.6
+    crop_sides: tuple[int, int] | None = None
+    crop_at: tuple[int, ...] = ()
     keep: float = 0.7
     scale: tuple[float, float] = (1.0, 1.0)
     color: float = 0.0
@@ -48,6 +56,13 @@ class Augmentation:
                 raise ValueError(f"{name} must be in 0-1, got {getattr(self, name)}")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be a smallest and a largest factor above 0, got {self.scale}")
+        sides = self.crop_sides
+        if sides is not None and (len(sides) != 2 or not 1 <= sides[0] <= sides[1]):
+            raise ValueError(f"crop_sides must be a smallest and a largest side in pixels, got {sides}")
+        if self.crop_at and (sides is None or min(self.crop_at) < 1):
+            raise ValueError(
+                f"crop_at are positive short sides to measure crop_sides at, got {self.crop_at} and {sides}"
+            )
 
     def __call__(
         self,
@@ -58,7 +73,7 @@ class Augmentation:
         may_crop: bool = True,
         flip: bool | None = None,
     ) -> tuple[RGB, Mask, bool]:
-        """Draw once.
+        """Draw once, for a picture and one object.
 
         Args:
             image: HWC uint8 RGB.
@@ -71,56 +86,115 @@ class Augmentation:
             Picture, mask, and whether they were flipped (a sentence must be flipped too).
         """
         from torchvision import tv_tensors
+
+        parts = (_tv_image(image), tv_tensors.Mask(torch.from_numpy(np.array(mask))[None]))
+        (picture, target), flipped = self._draw(parts, rng, may_crop, flip)
+        return _rgb(picture), target[0].contiguous().numpy(), flipped
+
+    def of_objects(self, image: RGB, objects: PictureObjects, rng: np.random.Generator) -> tuple[RGB, PictureObjects]:
+        """Draw once, for a picture and all its objects; those of which nothing is left leave.
+
+        Args:
+            image: HWC uint8 RGB.
+            objects: Of the picture.
+            rng: Draws in a fixed order, so that a seed gives the same result.
+        """
+        from torchvision import tv_tensors
+
+        boxes = tv_tensors.BoundingBoxes(
+            torch.from_numpy(objects.boxes), format="XYXY", canvas_size=(image.shape[0], image.shape[1])
+        )
+        parts: Any = (_tv_image(image), boxes)
+        if objects.masks is not None:
+            parts = (*parts, tv_tensors.Mask(torch.from_numpy(np.array(objects.masks))))
+        (picture, moved, *masks), _ = self._draw(parts, rng, True, None)
+        drawn = PictureObjects(moved.numpy(), objects.labels, masks[0].contiguous().numpy() if masks else None)
+        return _rgb(picture), drawn.that_are_left()
+
+    def _draw(self, parts: Any, rng: np.random.Generator, may_crop: bool, flip: bool | None) -> tuple[Any, bool]:
+        """A picture and what goes with it, and whether they were flipped.
+
+        Args:
+            parts: The picture, what a crop is to keep (a mask, or boxes), and others.
+            rng: Of the draw.
+            may_crop: As in a call.
+            flip: As in a call.
+        """
         from torchvision.transforms.v2 import functional
 
         drawn = bool(rng.random() < self.flip)
         flipped = drawn if flip is None else flip
         cropped = bool(rng.random() < self.crop)
-        pair: Any = (
-            tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1)),
-            tv_tensors.Mask(torch.from_numpy(np.array(mask))[None]),
-        )
         if cropped and may_crop:
-            pair = _crop(pair, self._window(mask, rng.uniform(self.smallest, 1.0, _TRIES), rng))
+            parts = _crop(parts, self._window(parts, self._crop_sizes(parts, rng), rng))
         if self.scale != (1.0, 1.0):
             factor = rng.uniform(*self.scale)
-            pair = self._scaled(pair, factor, rng) if may_crop else pair
+            parts = self._scaled(parts, factor, rng) if may_crop else parts
         if flipped:
-            pair = tuple(functional.horizontal_flip(part) for part in pair)
+            parts = tuple(functional.horizontal_flip(part) for part in parts)
         if self.color:
-            pair = (self._recolored(pair[0], rng), pair[1])
-        picture, target = pair
-        return picture.permute(1, 2, 0).contiguous().numpy(), target[0].contiguous().numpy(), flipped
+            parts = (self._recolored(parts[0], rng), *parts[1:])
+        return parts, flipped
 
-    def _window(self, mask: Mask, shares: Any, rng: np.random.Generator) -> Window | None:
-        """The first window of these shares that keeps most of the object; None if there is none."""
-        height, width = mask.shape
-        total = int(mask.sum())
-        for share in shares:
-            rows, columns = max(1, round(height * share)), max(1, round(width * share))
+    def _crop_sizes(self, parts: Any, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+        """Heights and widths to try for a crop, as shares of the picture's."""
+        if self.crop_sides is None:
+            for share in rng.uniform(self.smallest, 1.0, _TRIES):
+                yield share, share
+            return
+        height, width = parts[0].shape[-2:]
+        scale = int(rng.choice(self.crop_at)) / min(height, width) if self.crop_at else 1.0
+        height, width = height * scale, width * scale
+        for _ in range(_TRIES):
+            low, high = self.crop_sides
+            rows, columns = (rng.uniform(min(side, low), min(side, high)) for side in (height, width))
+            yield rows / height, columns / width
+
+    def _window(self, parts: Any, shares: Iterator[tuple[float, float]], rng: np.random.Generator) -> Window | None:
+        """The first window of these shares that keeps most of an object; None if there is none."""
+        height, width = parts[0].shape[-2:]
+        for down, across in shares:
+            rows, columns = max(1, round(height * down)), max(1, round(width * across))
             top = int(rng.integers(0, height - rows + 1))
             left = int(rng.integers(0, width - columns + 1))
-            if mask[top : top + rows, left : left + columns].sum() >= self.keep * total:
+            if self._keeps(parts[1], (top, left, rows, columns)):
                 return top, left, rows, columns
         return None
 
-    def _scaled(self, pair: Any, factor: float, rng: np.random.Generator) -> Any:
+    def _keeps(self, target: Any, window: Window) -> bool:
+        """Whether enough of a mask ``(1, H, W)``, or of one of the boxes ``(M, 4)``, is in a window."""
+        from torchvision import tv_tensors
+
+        top, left, rows, columns = window
+        if isinstance(target, tv_tensors.Mask):
+            inside = target[0, top : top + rows, left : left + columns]
+            return int(inside.sum()) >= self.keep * int(target.sum())
+        corners = target.as_subclass(torch.Tensor).double()
+        low = torch.tensor([left, top], dtype=torch.float64)
+        high = low + torch.tensor([columns, rows])
+        sides = (corners[:, 2:].minimum(high) - corners[:, :2].maximum(low)).clamp(min=0)
+        whole = (corners[:, 2:] - corners[:, :2]).prod(1)
+        return not len(corners) or bool((sides.prod(1) >= self.keep * whole).any())
+
+    def _scaled(self, parts: Any, factor: float, rng: np.random.Generator) -> Any:
         """The picture larger or smaller in a frame of its own size.
 
         A larger one is not resized here: the model's own resize of what is left does that.
         """
+        from torchvision import tv_tensors
         from torchvision.transforms.v2 import functional
 
         if factor >= 1:
-            return _crop(pair, self._window(pair[1][0].numpy(), [1 / factor] * _TRIES, rng))
-        height, width = pair[1].shape[-2:]
+            return _crop(parts, self._window(parts, iter([(1 / factor, 1 / factor)] * _TRIES), rng))
+        height, width = parts[0].shape[-2:]
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         top, left = int(rng.integers(0, height - size[0] + 1)), int(rng.integers(0, width - size[1] + 1))
         margins = [left, top, width - size[1] - left, height - size[0] - top]
-        image, mask = (functional.resize(part, size, antialias=True) for part in pair)
-        if not mask.any():  # a target of a few pixels fell between the samples
-            return pair
-        return functional.pad(image, margins, fill=list(_SURROUNDINGS)), functional.pad(mask, margins, fill=0)
+        image, *others = (functional.resize(part, size, antialias=True) for part in parts)
+        if isinstance(others[-1], tv_tensors.Mask) and not others[-1].any():
+            return parts  # targets of a few pixels fell between the samples
+        surrounded = functional.pad(image, margins, fill=list(_SURROUNDINGS))
+        return (surrounded, *(functional.pad(part, margins, fill=0) for part in others))
 
     def _recolored(self, image: Any, rng: np.random.Generator) -> Any:
         """Other brightness, contrast, saturation and hue."""
@@ -134,8 +208,21 @@ class Augmentation:
         return functional.adjust_hue(image, hue)
 
 
-def _crop(pair: Any, window: Window | None) -> Any:
-    """A window of picture and mask; all of them without one."""
+def _crop(parts: Any, window: Window | None) -> Any:
+    """A window of a picture and what goes with it; all of them without one."""
     from torchvision.transforms.v2 import functional
 
-    return pair if window is None else tuple(functional.crop(part, *window) for part in pair)
+    return parts if window is None else tuple(functional.crop(part, *window) for part in parts)
+
+
+def _tv_image(image: RGB) -> Any:
+    """HWC as torchvision has pictures, ``(3, H, W)``."""
+    from torchvision import tv_tensors
+
+    return tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+
+
+def _rgb(picture: Any) -> RGB:
+    """``(3, H, W)`` as HWC."""
+    pixels: RGB = picture.permute(1, 2, 0).contiguous().numpy()
+    return pixels

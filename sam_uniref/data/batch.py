@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from sam_uniref.data.instances import PictureObjects
 from sam_uniref.images import RGB, Mask
 from sam_uniref.interfaces import Instances
 from sam_uniref.transforms import ImageTransform, Size
@@ -31,21 +30,6 @@ class AnnotatedImage:
 
     image: RGB
     mask: Mask
-
-
-@dataclass(frozen=True)
-class PictureObjects:
-    """All objects of a picture that are known.
-
-    Attributes:
-        boxes: ``(M, 4)`` float32 as (x0, y0, x1, y1) in the picture's pixels, x1 and y1 exclusive.
-        labels: ``(M,)`` int64 from 0.
-        masks: ``(M, H, W)`` bool; None where only boxes are known.
-    """
-
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +54,13 @@ class Sample:
     sentence: str | None = None
     references: tuple[AnnotatedImage, ...] = ()
     objects: PictureObjects | None = None
+
+    def with_boxes_alone(self) -> Sample:
+        """The same where no more than the box is known of each object: a filled box is the target of a sentence."""
+        if self.objects is not None:
+            return replace(self, objects=replace(self.objects, masks=None))
+        known = PictureObjects.of_box(self.mask)
+        return replace(self, mask=known.filled(self.mask.shape), objects=known)
 
 
 @dataclass(frozen=True)
@@ -127,8 +118,12 @@ class ReferenceBatch:
         )
 
 
-def collate(samples: Sequence[Sample], transform: ImageTransform) -> ReferenceBatch:
+def collate(samples: Sequence[Sample], transform: ImageTransform | Sequence[ImageTransform]) -> ReferenceBatch:
     """Samples of one task to a batch.
+
+    Args:
+        samples: At least one.
+        transform: The way into the model's input; or one a sample, which may differ in the sizes that they give.
 
     Raises:
         ValueError: If there is no sample, or they differ in task, number of references, having a sentence or having
@@ -142,14 +137,16 @@ def collate(samples: Sequence[Sample], transform: ImageTransform) -> ReferenceBa
             "samples of a batch must be alike in (task, without sentence, references, without objects), "
             f"got {sorted(kinds)}"
         )
+    transforms = [transform] * len(samples) if isinstance(transform, ImageTransform) else transform
+    pairs = list(zip(samples, transforms, strict=True))
     pictures = _Pictures()
-    query_index = [pictures.add(s.image) for s in samples]
+    query_index = [pictures.add(s.image, t) for s, t in pairs]
     shots = range(len(samples[0].references))
-    reference_index = [[pictures.add(s.references[k].image) for s in samples] for k in shots]
-    pixels, input_sizes = transform.batch(pictures.images)
+    reference_index = [[pictures.add(s.references[k].image, t) for s, t in pairs] for k in shots]
+    pixels, input_sizes = pictures.pixels()
     canvas = (pixels.shape[-2], pixels.shape[-1])
-    masks = torch.stack([transform.mask(s.mask, canvas) for s in samples])
-    reference_masks = [torch.stack([transform.mask(s.references[k].mask, canvas) for s in samples]) for k in shots]
+    masks = torch.stack([t.mask(s.mask, canvas) for s, t in pairs])
+    reference_masks = [torch.stack([t.mask(s.references[k].mask, canvas) for s, t in pairs]) for k in shots]
     return ReferenceBatch(
         names=tuple(s.name for s in samples),
         task=samples[0].task,
@@ -161,7 +158,7 @@ def collate(samples: Sequence[Sample], transform: ImageTransform) -> ReferenceBa
         reference_index=torch.tensor(reference_index, dtype=torch.int64).reshape(len(shots), len(samples)),
         reference_masks=torch.stack(reference_masks) if reference_masks else masks.new_zeros((0, *masks.shape)),
         sentences=tuple(s.sentence for s in samples if s.sentence is not None) or None,
-        instances=tuple(_instances(s.image, s.objects, transform, canvas) for s in samples if s.objects) or None,
+        instances=tuple(_instances(s.image, s.objects, t, canvas) for s, t in pairs if s.objects is not None) or None,
     )
 
 
@@ -176,15 +173,27 @@ def _instances(image: RGB, objects: PictureObjects, transform: ImageTransform, c
 
 
 class _Pictures:
-    """Distinct pictures, in the order they came, told apart by what is on them."""
+    """Distinct pictures, in the order they came, told apart by what is on them and how large it is looked at."""
 
     def __init__(self) -> None:
         self.images: list[RGB] = []
-        self._numbers: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self._transforms: list[ImageTransform] = []
+        self._numbers: dict[tuple[Size, Size, bytes], int] = {}
 
-    def add(self, image: RGB) -> int:
+    def add(self, image: RGB, transform: ImageTransform) -> int:
         """The picture's number."""
-        number = self._numbers.setdefault((image.shape, image.tobytes()), len(self.images))
+        size = (image.shape[0], image.shape[1])
+        number = self._numbers.setdefault((size, transform.input_size(size), image.tobytes()), len(self.images))
         if number == len(self.images):
             self.images.append(image)
+            self._transforms.append(transform)
         return number
+
+    def pixels(self) -> tuple[Tensor, tuple[Size, ...]]:
+        """All of them as ``(P, 3, H, W)`` on one canvas, and the ``(height, width)`` of each one's content."""
+        pairs = list(zip(self.images, self._transforms, strict=True))
+        sizes = tuple(transform.input_size((image.shape[0], image.shape[1])) for image, transform in pairs)
+        pixels = torch.zeros(len(pairs), 3, *self._transforms[0].canvas(sizes))
+        for (image, transform), place in zip(pairs, pixels, strict=True):
+            transform.image(image, place)
+        return pixels, sizes

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
@@ -20,6 +22,7 @@ from sam_uniref.data.objects import (
     distinct_pictures,
 )
 from sam_uniref.data.sentences import mirror_sentence, names_position
+from sam_uniref.data.sizes import ShortSides
 
 T = TypeVar("T")
 
@@ -43,6 +46,8 @@ class EpisodeDataset:
         frame_range: Farthest apart that a VOS pair's frames may be; an object without such a pair makes a
             pseudo-clip, two augmentations of its one frame (paper, appendix B).
         augmentation: In training.
+        short_sides: That training looks at pictures with, or None for the model's own.
+        boxes: Whether samples say of their targets no more than the box (RIS).
         absent: Share of training samples whose reference is of something else, with an empty target. Teaches to
             follow the reference where pictures hold one object each. Only for data in which one group's object is
             not in another's pictures.
@@ -57,6 +62,8 @@ class EpisodeDataset:
     supports: Supports = "fixed"
     frame_range: int = 10
     augmentation: Augmentation = field(default_factory=Augmentation)
+    short_sides: ShortSides | None = None
+    boxes: bool = False
     absent: float = 0.0
     language_only: float = 0.4
     weight: float = 1.0
@@ -86,7 +93,7 @@ class EpisodeDataset:
         self._subjects = Members(columns.subject, trained)
         self._groups, self._scenes = Members(columns.group, usable), Members(columns.scene, usable)
         # Every sample is augmented by itself, so no two share a picture.
-        self.together = 1
+        self.together, self.classes = 1, 1
         self.validation_split = "validation" if len(held_out) else "training"
         self._set_episodes(held_out if len(held_out) else trained)
         if self.absent and len(self._groups) < 2:
@@ -103,10 +110,17 @@ class EpisodeDataset:
             )
         if self.supports not in get_args(Supports):
             raise ValueError(f"{self.name}: supports must be one of {get_args(Supports)}, got {self.supports!r}")
+        if self.boxes and self.task != "ris":
+            raise ValueError(f"{self.name}: boxes alone serve ris and detection, got {self.task!r}; leave boxes out")
 
     def __len__(self) -> int:
         """Number of objects to train on; an object of a prepared clip counts once, whichever its frame."""
         return len(self._subjects)
+
+    @cached_property
+    def landscape(self) -> NDArray[np.bool_]:
+        """``(len(self),)``: which samples' pictures are wider than high."""
+        return self._table.landscape[self._subjects.firsts]
 
     @property
     def _spoken(self) -> bool:
@@ -160,7 +174,8 @@ class EpisodeDataset:
         may_crop = not names_position(sentence)
         image, mask, flipped = self.augmentation(*query.load(), rng, may_crop=may_crop, flip=flip)
         sentence = mirror_sentence(sentence) if flipped else sentence
-        return Sample(self._title(query, absent), self.task, image, mask & (not absent), sentence, references)
+        sample = Sample(self._title(query, absent), self.task, image, mask & (not absent), sentence, references)
+        return sample.with_boxes_alone() if self.boxes else sample
 
     def _frame_pair(
         self, number: int, query: AnnotatedObject, rng: np.random.Generator
@@ -260,7 +275,8 @@ class EpisodeDataset:
             if chosen is query:  # a pseudo-clip must not show the model its own answer in place
                 loaded = replace(self.augmentation, crop=1.0)(*loaded, rng, flip=False)[:2]
             references = (AnnotatedImage(*loaded),)
-        return Sample(f"{self.name}: {query.name}", self.task, image, mask, sentence, references)
+        sample = Sample(f"{self.name}: {query.name}", self.task, image, mask, sentence, references)
+        return sample.with_boxes_alone() if self.boxes else sample
 
     @property
     def queries(self) -> Numbers:

@@ -7,7 +7,7 @@ same global batches as many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +19,7 @@ from sam_uniref.data.readers import SampleSource
 from sam_uniref.transforms import ImageTransform
 
 # Streams of chance: what is drawn for one purpose must not move with another.
-_CHOICE, _ORDER, _LANGUAGE, _SAMPLE = range(4)
+_CHOICE, _ORDER, _LANGUAGE, _SAMPLE, _SIZE = range(5)
 
 
 class MixtureSchedule:
@@ -66,6 +66,8 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         seed: Of the run.
         rank: Of this process.
         processes: Number of processes.
+        one_orientation: Whether all pictures of a batch are wider than high, or none is, so that less is padding. An
+            epoch then shows some samples twice, to fill the last batch of either kind.
     """
 
     datasets: Sequence[SampleSource]
@@ -76,8 +78,12 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
     seed: int = 0
     rank: int = 0
     processes: int = 1
+    one_orientation: bool = False
+    _epochs: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for dataset in self.datasets:
+            self._transform(dataset, 0, 0)  # what is wrong with the sizes is said before the run begins
         self.schedule = MixtureSchedule([d.weight for d in self.datasets], self.steps, self.seed)
 
     def __len__(self) -> int:
@@ -91,17 +97,42 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         dataset = self.datasets[chosen]
         language_only = bool(np.random.default_rng([self.seed, _LANGUAGE, step]).random() < dataset.language_only)
         first = (micro * self.processes + self.rank) * self.batch_size
-        samples = []
+        samples, transforms = [], []
         for place in range(first, first + self.batch_size):
             drawn = earlier * self.batch_size * self.processes * self.accumulate + place
             rng = np.random.default_rng([self.seed, _SAMPLE, step, place])
             samples.append(dataset.sample(self._index(chosen, drawn), rng, language_only=language_only))
-        return collate(samples, self.transform)
+            transforms.append(self._transform(dataset, step, place))
+        return collate(samples, transforms)
+
+    def _transform(self, dataset: SampleSource, step: int, place: int) -> ImageTransform:
+        """The model's transform at the size that a sample is looked at; samples of one picture share it."""
+        if dataset.short_sides is None:
+            return self.transform
+        rng = np.random.default_rng([self.seed, _SIZE, step, place // dataset.together])
+        return dataset.short_sides.draw(self.transform, rng)
 
     def _index(self, chosen: int, drawn: int) -> int:
         """The sample that a data set gives when so many were drawn before; those of one picture come together."""
+        landscape = self.datasets[chosen].landscape if self.one_orientation else None
+        if landscape is not None:
+            batch, place = divmod(drawn, self.batch_size)
+            return int(self._oriented(chosen, landscape, batch)[place])
         together = self.datasets[chosen].together
         pictures = len(self.datasets[chosen]) // together
         epoch, position = divmod(drawn // together, pictures)
         order = _order(self.seed, chosen, epoch, pictures)
         return int(order[position]) * together + drawn % together
+
+    def _oriented(self, chosen: int, landscape: NDArray[np.bool_], batch: int) -> NDArray[np.int64]:
+        """The samples of a data set's batch of a number, all landscape or none."""
+        size = self.batch_size
+        count = sum(-(-int((landscape == kind).sum()) // size) for kind in (False, True))
+        epoch, position = divmod(batch, count)
+        if self._epochs.get(chosen, (-1,))[0] != epoch:
+            order = _order(self.seed, chosen, epoch, len(landscape))
+            kinds = (order[landscape[order] == kind] for kind in (False, True))
+            batches = np.concatenate([np.resize(kind, (-(-len(kind) // size), size)) for kind in kinds if len(kind)])
+            shuffled = np.random.default_rng([self.seed, _ORDER, chosen, epoch, count]).permutation(count)
+            self._epochs[chosen] = epoch, batches[shuffled]
+        return self._epochs[chosen][1][position]

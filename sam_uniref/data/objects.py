@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_uniref.data.prepared.masks import EncodedMask, decode_mask
-from sam_uniref.images import RGB, Mask, load_image, load_mask
+from sam_uniref.data.prepared.masks import EncodedMask, FilledBox, decode_mask
+from sam_uniref.images import RGB, Mask, image_size, load_image, load_mask
 
 Numbers = NDArray[np.int64]
 
@@ -26,7 +26,8 @@ class AnnotatedObject:
 
     Attributes:
         image: The picture's file.
-        mask: The mask's file (a palette PNG's ids, or a binary picture), or the mask itself, encoded.
+        mask: The mask's file (a palette PNG's ids, or a binary picture), or the mask itself, encoded; or the box where
+            that is all that is known.
         object_id: Which id of the mask.
         group: What may serve as its reference: its class (FSS) or its clip and object (VOS).
         scene: What shares its surroundings: its clip, or its own picture.
@@ -36,7 +37,7 @@ class AnnotatedObject:
     """
 
     image: Path
-    mask: Path | EncodedMask
+    mask: Path | EncodedMask | FilledBox
     object_id: int
     group: str
     scene: str
@@ -50,7 +51,7 @@ class AnnotatedObject:
         return f"{self.image} object {self.object_id}"
 
     def load(self) -> tuple[RGB, Mask]:
-        """Picture ``(H, W, 3)`` uint8 RGB and mask ``(H, W)`` bool.
+        """Picture ``(H, W, 3)`` uint8 RGB and mask ``(H, W)`` bool: the filled box where only that is known.
 
         Raises:
             FileNotFoundError: If a file is not there.
@@ -65,7 +66,7 @@ class AnnotatedObject:
                 f"{self.image} is {size[1]}x{size[0]}, but {self.mask.size[1]}x{self.mask.size[0]} when it was "
                 "prepared (width x height); prepare the data set again"
             )
-        return picture, decode_mask(self.mask)
+        return picture, self.mask.decode() if isinstance(self.mask, FilledBox) else decode_mask(self.mask)
 
     @property
     def spoken(self) -> set[str]:
@@ -112,6 +113,10 @@ class ObjectTable(Protocol):
 
     columns: ObjectColumns
 
+    @property
+    def landscape(self) -> NDArray[np.bool_]:
+        """``(N,)``: whose pictures are wider than high."""
+
     def __len__(self) -> int:
         """Number of objects in pictures."""
 
@@ -133,6 +138,12 @@ class ObjectList:
             held_out=np.array([o.held_out for o in objects], bool),
             subject=np.arange(len(objects)),
         )
+
+    @cached_property
+    def landscape(self) -> NDArray[np.bool_]:
+        """See `ObjectTable`; the files' headers are read when it is first asked for."""
+        sizes = {path: image_size(path) for path in {item.image for item in self._objects}}
+        return np.array([sizes[item.image][1] > sizes[item.image][0] for item in self._objects], bool)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -162,6 +173,11 @@ class Members:
     def __len__(self) -> int:
         """Number of distinct codes."""
         return len(self.codes)
+
+    @property
+    def firsts(self) -> Numbers:
+        """``(len(self),)``: of each code, the first object that has it."""
+        return self._ordered[self._starts]
 
     def of(self, code: int) -> Numbers:
         """Indices of the objects with this number, rising."""

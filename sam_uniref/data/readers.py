@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sam_uniref.data.augment import Augmentation
 from sam_uniref.data.batch import Sample, Task
+from sam_uniref.data.detection import DetectionDataset
 from sam_uniref.data.episodes import EpisodeDataset
 from sam_uniref.data.folder import read_folder
 from sam_uniref.data.objects import AnnotatedObject, ObjectTable
+from sam_uniref.data.sizes import ShortSides
 
 
 class SampleSource(Protocol):
@@ -24,6 +27,12 @@ class SampleSource(Protocol):
     language_only: float
     together: int  # samples 0 to together - 1, and so on, are about one picture and drawn together
     validation_split: str
+    classes: int  # of detection; 1 where a reference says what is meant
+    short_sides: ShortSides | None  # that training looks at pictures with; None for the model's own
+
+    @property
+    def landscape(self) -> NDArray[np.bool_] | None:
+        """``(len(self),)``: which samples' pictures are wider than high; None where all are alike in that."""
 
     def __len__(self) -> int:
         """Number of training samples."""
@@ -63,10 +72,24 @@ class SourceOptions:
     frame_range: int = field(default=10, metadata={"help": "farthest apart that a pair of frames may be"})
     flip: float = field(default=0.5, metadata={"help": "probability of a horizontal flip"})
     crop: float = field(default=0.5, metadata={"help": "probability of a crop"})
+    crop_sides: list[int] = field(
+        default_factory=list,
+        metadata={"help": "smallest and largest side of a crop in pixels, as detectors have it; none: shares"},
+    )
+    crop_at: list[int] = field(
+        default_factory=list, metadata={"help": "short sides to measure crop_sides at, one is drawn; none: its own"}
+    )
     scale: list[float] = field(
         default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest factor of scale jitter"}
     )
     color: float = field(default=0.0, metadata={"help": "strength of colour jitter, 0-1"})
+    short_sides: list[int] = field(
+        default_factory=list,
+        metadata={"help": "smallest and largest short side in training, every 32nd is drawn; none: the model's own"},
+    )
+    longest: int = field(default=1333, metadata={"help": "most pixels of the long side, with short_sides"})
+    boxes: bool = field(default=False, metadata={"help": "boxes in place of masks (ris, detection)"})
+    one_class: bool = field(default=False, metadata={"help": "all objects are of one class (detection)"})
     absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
     language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
     together: int = field(default=1, metadata={"help": "samples of one picture in a batch (refshapes)"})
@@ -75,32 +98,41 @@ class SourceOptions:
 
 def folder_source(name: str, task: Task, options: SourceOptions) -> SampleSource:
     """A user's own folder; see `sam_uniref.data.folder`."""
+    if task == "detection":
+        raise ValueError(f"{name}: detection is trained on prepared sets and on refshapes, not on a folder")
     objects = read_folder(options.root, task, expressions=options.expressions, validation=options.validation)
     return _episodes(name, task, options, objects)
 
 
 def prepared_source(name: str, task: Task, options: SourceOptions) -> SampleSource:
     """What ``sam-uniref data prepare`` wrote; see `sam_uniref.data.prepared`."""
-    from sam_uniref.data.prepared.source import open_objects
+    from sam_uniref.data.prepared.source import open_objects, open_pictures
 
-    objects = open_objects(
-        options.root,
-        task,
-        split=options.split,
-        validation=options.validation,
-        download=options.download,
-        keep_evaluation_images=options.keep_evaluation_images,
+    asked: dict[str, Any] = {
+        "split": options.split,
+        "validation": options.validation,
+        "download": options.download,
+        "keep_evaluation_images": options.keep_evaluation_images,
+        "boxes": options.boxes,
+    }
+    if task != "detection":
+        return _episodes(name, task, options, open_objects(options.root, task, **asked))
+    _refuse_together(name, options)
+    return DetectionDataset(
+        name,
+        open_pictures(options.root, **asked),
+        one_class=options.one_class,
+        augmentation=_augmentation(options),
+        short_sides=_short_sides(options),
+        weight=options.weight,
     )
-    return _episodes(name, task, options, objects)
 
 
 def _episodes(
     name: str, task: Task, options: SourceOptions, objects: ObjectTable | Sequence[AnnotatedObject]
 ) -> EpisodeDataset:
     """Episodes of annotated objects, by a run's options."""
-    if options.together != 1:  # every sample is augmented by itself, so no two share a picture
-        raise ValueError(f"{name}: only refshapes has together, got {options.together}; leave it out")
-    smallest, largest = options.scale if len(options.scale) == 2 else (0.0, 0.0)
+    _refuse_together(name, options)
     return EpisodeDataset(
         name,
         task,
@@ -108,11 +140,44 @@ def _episodes(
         shots=options.shots,
         supports=options.supports,  # type: ignore[arg-type]
         frame_range=options.frame_range,
-        augmentation=Augmentation(flip=options.flip, crop=options.crop, scale=(smallest, largest), color=options.color),
+        augmentation=_augmentation(options),
+        short_sides=_short_sides(options),
+        boxes=options.boxes,
         absent=options.absent,
         language_only=options.language_only,
         weight=options.weight,
     )
+
+
+def _refuse_together(name: str, options: SourceOptions) -> None:
+    """Every sample is augmented by itself, so no two share a picture."""
+    if options.together != 1:
+        raise ValueError(f"{name}: only refshapes has together, got {options.together}; leave it out")
+
+
+def _augmentation(options: SourceOptions) -> Augmentation:
+    return Augmentation(
+        flip=options.flip,
+        crop=options.crop,
+        crop_sides=tuple(options.crop_sides) or None,  # type: ignore[arg-type]
+        crop_at=tuple(options.crop_at),
+        scale=tuple(options.scale),  # type: ignore[arg-type]
+        color=options.color,
+    )
+
+
+def _short_sides(options: SourceOptions) -> ShortSides | None:
+    """Those of a run's options, if it has any.
+
+    Raises:
+        ValueError: If they are not two.
+    """
+    if not options.short_sides:
+        return None
+    if len(options.short_sides) != 2:
+        raise ValueError(f"short_sides are the smallest and the largest, got {options.short_sides}")
+    smallest, largest = options.short_sides
+    return ShortSides(smallest, largest, options.longest)
 
 
 def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSource:
@@ -127,6 +192,9 @@ def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSou
         absent=options.absent,
         language_only=options.language_only,
         together=options.together,
+        short_sides=_short_sides(options),
+        boxes=options.boxes,
+        one_class=options.one_class,
         weight=options.weight,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,26 @@ class EncodedMask:
 
     def _coco(self) -> dict[str, Any]:
         return {"size": list(self.size), "counts": self.counts}
+
+
+@dataclass(frozen=True)
+class FilledBox:
+    """Stands for the mask of an object of which only the box is known: all pixels that the box touches.
+
+    Attributes:
+        box: ``(x, y, width, height)`` in pixels, inside the picture and with an area.
+        size: ``(height, width)`` of the picture in pixels.
+    """
+
+    box: Box
+    size: tuple[int, int]
+
+    def decode(self) -> Mask:
+        """``(H, W)`` bool."""
+        x, y, width, height = self.box
+        mask = np.zeros(self.size, bool)
+        mask[math.floor(y) : math.ceil(y + height), math.floor(x) : math.ceil(x + width)] = True
+        return mask
 
 
 def encode_mask(mask: Mask) -> EncodedMask:

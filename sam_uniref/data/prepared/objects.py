@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_uniref.data.objects import STILL, AnnotatedObject, Numbers, ObjectColumns
-from sam_uniref.data.prepared.masks import EncodedMask
+from sam_uniref.data.prepared.masks import EncodedMask, FilledBox
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class PreparedImages:
-    """Objects of images that have a mask, a row each; a still each, so a pseudo-clip for VOS.
+    """Objects of images, a row each; a still each, so a pseudo-clip for VOS.
 
     Attributes:
         columns: What episodes choose by.
+        landscape: ``(N,)`` bool: whose pictures are wider than high.
         numbers: ``(N,)`` int64: of each object, its row.
 
     Args:
@@ -29,17 +30,25 @@ class PreparedImages:
         held_out: ``(rows,)`` bool: which serve validation.
         left_out: ``(rows,)`` bool: which are not to be used at all.
         by_class: Whether objects of one class are references of one another (FSS), or each stands for itself.
+        boxes: Whether objects of which only boxes are known serve too.
     """
 
     def __init__(
-        self, rows: Dataset, root: Path, held_out: NDArray[np.bool_], left_out: NDArray[np.bool_], *, by_class: bool
+        self,
+        rows: Dataset,
+        root: Path,
+        held_out: NDArray[np.bool_],
+        left_out: NDArray[np.bool_],
+        *,
+        by_class: bool,
+        boxes: bool = False,
     ) -> None:
         import pyarrow.compute as pc
 
         table = rows.data.table
         self._rows, self._root = rows, root
-        has_mask = column_values(pc.is_valid(table["rle"])).astype(bool)
-        self.numbers = np.flatnonzero(has_mask & ~left_out)
+        serves = column_values(pc.is_valid(table["rle"])).astype(bool) | boxes
+        self.numbers = np.flatnonzero(serves & ~left_out)
         everyone = np.arange(len(self.numbers))
         picture = column_codes(table["image"])[self.numbers]
         self.columns = ObjectColumns(
@@ -51,15 +60,17 @@ class PreparedImages:
             held_out=held_out[self.numbers],
             subject=everyone,
         )
+        self.landscape = wider_than_high(table)[self.numbers]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> AnnotatedObject:
         row = self._rows[int(self.numbers[index])]
+        size = (row["height"], row["width"])
         return AnnotatedObject(
             self._root / row["image"],
-            EncodedMask(row["rle"], (row["height"], row["width"])),
+            FilledBox(tuple(row["box"]), size) if row["rle"] is None else EncodedMask(row["rle"], size),
             1,
             row["category"],
             row["image"],
@@ -71,6 +82,10 @@ class PreparedImages:
 
 class PreparedVideos:
     """Objects of videos in the frames in which they are seen; in training a frame is drawn for each object.
+
+    Attributes:
+        columns: What episodes choose by.
+        landscape: ``(N,)`` bool: whose videos are wider than high.
 
     Args:
         rows: Of a video table.
@@ -105,6 +120,7 @@ class PreparedVideos:
             held_out=held_out[self._video],
             subject=subject,
         )
+        self.landscape = wider_than_high(table)[self._video]
 
     def __len__(self) -> int:
         return len(self._video)
@@ -143,6 +159,12 @@ def column_codes(column: pa.ChunkedArray) -> Numbers:
     # In one piece: a dictionary for each of a thousand pieces takes a hundred times as long to join.
     whole = column.combine_chunks()
     return np.asarray(whole.dictionary_encode().indices.to_numpy(zero_copy_only=False)).astype(np.int64)
+
+
+def wider_than_high(table: pa.Table) -> NDArray[np.bool_]:
+    """``(rows,)``: of which rows the picture, or the video, is wider than high."""
+    wider: NDArray[np.bool_] = column_values(table["width"]) > column_values(table["height"])
+    return wider
 
 
 def _starts(lengths: Numbers) -> Numbers:

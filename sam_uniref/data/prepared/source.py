@@ -13,6 +13,7 @@ from sam_uniref.data.batch import Task
 from sam_uniref.data.objects import ObjectTable
 from sam_uniref.data.prepared.leakage import evaluated_coco_ids
 from sam_uniref.data.prepared.objects import PreparedImages, PreparedVideos
+from sam_uniref.data.prepared.pictures import PreparedPictures
 from sam_uniref.data.prepared.rows import TableKind
 from sam_uniref.data.prepared.shards import open_split, read_info
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TASKS_OF: dict[TableKind, tuple[Task, ...]] = {
-    "images": ("ris", "fss", "vos", "rvos"),
+    "images": ("ris", "fss", "vos", "rvos", "detection"),
     "videos": ("ris", "vos", "rvos"),
 }
 """What each kind of table can be asked; stills are pseudo-clips of two augmentations."""
@@ -36,6 +37,7 @@ def open_objects(
     validation: Any = 0.0,
     download: str | None = None,
     keep_evaluation_images: bool = False,
+    boxes: bool = False,
 ) -> ObjectTable:
     """The objects of a prepared data set.
 
@@ -47,6 +49,7 @@ def open_objects(
         download: Folder of the official download, if it was moved since.
         keep_evaluation_images: Whether to train also on COCO's pictures that the prepared sets beside this one
             evaluate sentences on. By default they are left out.
+        boxes: Whether objects of which only boxes are known serve too, as if the boxes were filled.
 
     Raises:
         FileNotFoundError: If the folder holds no prepared set, or the download is not there.
@@ -54,29 +57,67 @@ def open_objects(
             are evaluated on.
     """
     folder = Path(folder)
+    kind, root = _opened(folder, task, download)
+    rows, held_out = _with_validation(folder, split, validation)
+    if kind == "videos":
+        return PreparedVideos(rows, root, held_out)
+    left_out = _left_out(rows, held_out, folder, keep_evaluation_images)
+    table = PreparedImages(rows, root, held_out, left_out, by_class=task == "fss", boxes=boxes)
+    if not len(table):
+        raise ValueError(
+            f"{folder} has no object with a mask in its split {split!r}; boxes alone can't serve {task}; "
+            "they serve detection, and ris with boxes: true"
+        )
+    return table
+
+
+def open_pictures(
+    folder: str | Path,
+    *,
+    split: str = "train",
+    validation: Any = 0.0,
+    download: str | None = None,
+    keep_evaluation_images: bool = False,
+    boxes: bool = False,
+) -> PreparedPictures:
+    """The pictures of a prepared data set, each with all its objects.
+
+    Args and errors are those of `open_objects`, for the task ``detection``; ``boxes`` asks for boxes alone even where
+    masks are known.
+    """
+    folder = Path(folder)
+    _, root = _opened(folder, "detection", download)
+    rows, held_out = _with_validation(folder, split, validation)
+    left_out = _left_out(rows, held_out, folder, keep_evaluation_images)
+    return PreparedPictures(rows, root, held_out, left_out, boxes_alone=boxes)
+
+
+def _opened(folder: Path, task: Task, download: str | None) -> tuple[TableKind, Path]:
+    """The kind of a prepared set's table, which serves the task, and the download that its paths are in."""
     info = read_info(folder)
     if task not in TASKS_OF[info.table]:
         raise ValueError(f"{folder} holds {info.table}, which serve {TASKS_OF[info.table]}, got {task!r}")
     root = Path(download or info.root)
     if not root.is_dir():
         raise FileNotFoundError(f"the download that {folder} was made from is not at {root}; say where with download=")
-    rows, held_out = _with_validation(folder, split, validation)
-    if info.table == "videos":
-        return PreparedVideos(rows, root, held_out)
-    left_out = np.zeros(len(rows), bool)
-    if not keep_evaluation_images:
-        left_out = _evaluated(rows, folder) & ~held_out
-        if left_out.any():
-            logger.info(
-                "%s: %d of %d objects are left out, since sentences are evaluated on their pictures",
-                folder.name,
-                left_out.sum(),
-                (~held_out).sum(),
-            )
-    table = PreparedImages(rows, root, held_out, left_out, by_class=task == "fss")
-    if not len(table):
-        raise ValueError(f"{folder} has no object with a mask in its split {split!r}; boxes alone can't serve {task}")
-    return table
+    return info.table, root
+
+
+def _left_out(
+    rows: Dataset, held_out: NDArray[np.bool_], folder: Path, keep_evaluation_images: bool
+) -> NDArray[np.bool_]:
+    """Which rows to train on are not used, since sentences are evaluated on their pictures."""
+    if keep_evaluation_images:
+        return np.zeros(len(rows), bool)
+    left_out: NDArray[np.bool_] = _evaluated(rows, folder) & ~held_out
+    if left_out.any():
+        logger.info(
+            "%s: %d of %d objects are left out, since sentences are evaluated on their pictures",
+            folder.name,
+            left_out.sum(),
+            (~held_out).sum(),
+        )
+    return left_out
 
 
 def _with_validation(folder: Path, split: str, validation: Any) -> tuple[Dataset, NDArray[np.bool_]]:

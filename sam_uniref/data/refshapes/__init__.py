@@ -1,8 +1,9 @@
 """RefShapes: an embedded data set drawn on the fly, for the four tasks and for learning to segment at all."""
 
-from sam_uniref.data.refshapes.dataset import SPLITS, NamedClip, NamedScene, RefShapesDataset, Split
+from sam_uniref.data.refshapes.dataset import SPLITS, RefShapesDataset, Split
 from sam_uniref.data.refshapes.draws import Draws
 from sam_uniref.data.refshapes.export import LAYOUTS, export
+from sam_uniref.data.refshapes.named import NamedClip, NamedScene
 from sam_uniref.data.refshapes.palette import COLOURS, STYLES, TEXTURES, Style
 from sam_uniref.data.refshapes.scene import Scene, ShapeObject, draw_scene, render
 from sam_uniref.data.refshapes.shapes import SEEN_SHAPES, UNSEEN_SHAPES

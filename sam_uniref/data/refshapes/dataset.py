@@ -16,15 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
+from sam_uniref.data.detection import detection_sample
+from sam_uniref.data.instances import PictureObjects
 from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, draw_clip, draw_name
 from sam_uniref.data.refshapes.doodles import DOODLES, doodle
 from sam_uniref.data.refshapes.draws import Draws
 from sam_uniref.data.refshapes.fewshot import ClassScene, draw_class_scene, draw_shared_scene
 from sam_uniref.data.refshapes.language import draw_description
+from sam_uniref.data.refshapes.named import NamedClip, NamedScene
 from sam_uniref.data.refshapes.palette import STYLES, Style
 from sam_uniref.data.refshapes.scene import Scene, ShapeObject, checked_side, draw_scene, render
 from sam_uniref.data.refshapes.shapes import SEEN_SHAPES, UNSEEN_SHAPES
 from sam_uniref.data.refshapes.wording import word
+from sam_uniref.data.sizes import ShortSides
 from sam_uniref.images import RGB
 
 T = TypeVar("T")
@@ -39,45 +43,13 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 _SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS, _SAMPLE, _DOODLES = range(7)
 
 
-@dataclass(frozen=True)
-class NamedScene:
-    """A scene's picture and all that is said of it.
-
-    Attributes:
-        image: ``(side, side, 3)`` uint8 RGB.
-        ids: ``(side, side)`` uint8, 0 = background.
-        sentences: Pairs of an object's id and a sentence true of it alone.
-    """
-
-    image: RGB
-    ids: NDArray[np.uint8]
-    sentences: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True)
-class NamedClip:
-    """A whole clip, for tracking.
-
-    Attributes:
-        frames: ``(T, side, side, 3)`` uint8 RGB.
-        ids: ``(T, side, side)`` uint8, 0 = background; ids are 1, 2, ... by first frame.
-        first_frames: Of each id, the frame in which it appears.
-        sentences: Of each id, sentences true of it alone in the whole clip.
-    """
-
-    frames: NDArray[np.uint8]
-    ids: NDArray[np.uint8]
-    first_frames: dict[int, int]
-    sentences: dict[int, tuple[str, ...]]
-
-
 @dataclass
 class RefShapesDataset:
     """Samples of one task, with the interface of `EpisodeDataset`.
 
     Attributes:
         name: For messages and logs.
-        task: ``ris``, ``fss``, ``vos`` or ``rvos``.
+        task: ``ris``, ``fss``, ``vos``, ``rvos``, or ``detection`` of the scenes that sentences are about.
         seed: Of everything that is drawn.
         side: Of the pictures in pixels.
         shots: Support images of an FSS episode.
@@ -87,6 +59,9 @@ class RefShapesDataset:
         language_only: In RVOS, share of steps that see the sentence alone.
         together: Training samples of one picture (FSS: query and supports; VOS, RVOS: pair of frames), each about
             another object where there are enough of them: picture i is that of samples ``i * together`` and on.
+        short_sides: That training looks at pictures with, or None for the model's own.
+        boxes: Whether samples of ``ris`` and ``detection`` say of their objects no more than the boxes.
+        one_class: Whether detection has one class; by default each of `SEEN_SHAPES` is one, in this order.
         weight: Share of the steps, against those of other data sets.
         style: ``textured``, or ``plain``: an independent way to draw and to word, kept out of training.
         length: Number of training samples.
@@ -103,14 +78,19 @@ class RefShapesDataset:
     absent: float = 0.05
     language_only: float = 0.4
     together: int = 1
+    short_sides: ShortSides | None = None
+    boxes: bool = False
+    one_class: bool = False
     weight: float = 1.0
     style: Style = "textured"
     length: int = 1_000_000
     episodes: int = 200
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"{self.name}: task must be one of {TASKS}, got {self.task!r}")
+        if self.task not in (*TASKS, "detection"):
+            raise ValueError(f"{self.name}: task must be one of {(*TASKS, 'detection')}, got {self.task!r}")
+        if self.boxes and self.task not in ("ris", "detection"):
+            raise ValueError(f"{self.name}: boxes alone serve ris and detection, got {self.task!r}; leave boxes out")
         if self.style not in STYLES:
             raise ValueError(f"{self.name}: style must be one of {STYLES}, got {self.style!r}")
         lowest = {"shots": 1, "frames": 4, "frame_range": 1, "together": 1, "length": 1, "episodes": 1}
@@ -128,7 +108,9 @@ class RefShapesDataset:
         # The picture drawn last, which the next sample may be about too.
         self._last: tuple[object, Any] = (None, None)
         # Every scene has a second object, so that every episode has a reference to swap in.
-        self.can_swap = True
+        self.can_swap = self.task != "detection"
+        self.classes = len(SEEN_SHAPES) if self.task == "detection" and not self.one_class else 1
+        self.landscape = None  # all are square
 
     def __len__(self) -> int:
         """Number of training samples."""
@@ -178,8 +160,10 @@ class RefShapesDataset:
 
     def _draw(self, split: Split, index: int, *, swapped: bool, language_only: bool) -> Sample:
         """A sample of the task."""
-        if self.task == "ris":
-            return self._referring(split, index, swapped)
+        if self.task in ("ris", "detection"):
+            detects = self.task == "detection"
+            sample = self._detected(split, index) if detects else self._referring(split, index, swapped)
+            return sample.with_boxes_alone() if self.boxes else sample
         if self.task == "fss":
             return self._few_shot(split, index, swapped)
         return self._video(split, index, swapped, language_only)
@@ -261,6 +245,15 @@ class RefShapesDataset:
                     said.append((k, word(description, draws, self.style)))
         image, ids = render(scene, self.side)
         return NamedScene(image, ids, tuple(dict.fromkeys((k + 1, text) for k, text in sorted(said))))
+
+    def _detected(self, split: Split, index: int) -> Sample:
+        """A picture and all that is in it."""
+        scene = self.scene(index, split)
+        image, ids = render(scene, self.side)
+        masks = np.stack([ids == k + 1 for k in range(len(scene.objects))])
+        labels = np.array([SEEN_SHAPES.index(item.shape) for item in scene.objects])
+        objects = PictureObjects.of_masks(masks, labels)
+        return detection_sample(self._title(split, index), image, objects, one_class=self.one_class)
 
     # ---- Annotated examples ----
 
