@@ -7,6 +7,8 @@
     python eval/benchmark.py track --model tiny --objects 4 --frames 20,2000 --json memory.json --plot memory.png
     # a million annotations and 100,000 video frames; the loader beside pycocotools and a plain data set
     python eval/benchmark.py data
+    # UniFusion alone: fused attention beside unfused, two references beside a bank of every fifth frame
+    python eval/benchmark.py unifusion --json unifusion.json
     # J&F of folders of masks beside vos-benchmark
     python eval/benchmark.py metrics --truth masks --predictions results
 
@@ -18,7 +20,6 @@ trained ones do.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -38,8 +39,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sam_uniref.adapters import ReferenceFeatures, concat
-from sam_uniref.eval import data_benchmark, metrics_benchmark
-from sam_uniref.eval.commands import OneLineParser, say_error
+from sam_uniref.eval import data_benchmark, metrics_benchmark, unifusion_benchmark
+from sam_uniref.eval.commands import OneLineParser, counts, say_error
+from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
 from sam_uniref.eval.memory import peak_megabytes, reset_peak
 from sam_uniref.eval.object_cost import unavoidable_parts
 from sam_uniref.interfaces import MaskPrediction
@@ -52,7 +54,6 @@ from sam_uniref.tracking import VideoTracker
 
 # A 480p frame, as the paper rescales videos to.
 HEIGHT, WIDTH = 480, 854
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     metrics = kinds.add_parser("metrics", help="J&F of folders of masks")
     metrics_benchmark.add_arguments(metrics)
     metrics.set_defaults(run=metrics_benchmark.run)
+    fusion = kinds.add_parser("unifusion", help="UniFusion with and without fused attention, and beside a memory bank")
+    unifusion_benchmark.add_arguments(fusion)
+    fusion.set_defaults(run=unifusion_benchmark.run)
     track = kinds.add_parser("track", help="tracking in a video")
     track.set_defaults(run=run)
     track.add_argument("--model", required=True, help="vit_b, vit_l, vit_h, a saved model's folder, or tiny: packaged")
@@ -101,9 +105,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     track.add_argument(
         "--random-weights", action="store_true", help="for a size without --checkpoint; costs are the same"
     )
-    track.add_argument("--objects", type=_numbers, default=[1, 2, 4, 8, 16], help="such as 1,2,4")
-    track.add_argument("--frames", type=_numbers, default=[10], help="timed frames, such as 10,100,1000")
-    track.add_argument("--image-size", type=_numbers, help="such as 512,768,1024; the model's own by default")
+    track.add_argument("--objects", type=counts, default=[1, 2, 4, 8, 16], help="such as 1,2,4")
+    track.add_argument("--frames", type=counts, default=[10], help="timed frames, such as 10,100,1000")
+    track.add_argument("--image-size", type=counts, help="such as 512,768,1024; the model's own by default")
     track.add_argument("--reference-cost", action="store_true", help="the published procedure too, side by side")
     track.add_argument("--object-cost", action="store_true", help="what an object adds, beside its unavoidable parts")
     track.add_argument("--published-frames", type=int, default=3, help="timed frames of the published procedure")
@@ -112,14 +116,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     track.add_argument("--json", type=Path, metavar="PATH", help="write the rows")
     track.add_argument("--plot", type=Path, metavar="PATH", help="write a picture of them, .png or .svg")
     return parser.parse_args(arguments)
-
-
-def _numbers(given: str) -> list[int]:
-    """``1,2,4``."""
-    parts = given.split(",")
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise argparse.ArgumentTypeError(f"whole numbers from 1 on, such as 1,2,4, are needed, got {given!r}")
-    return [int(part) for part in parts]
 
 
 def load_model(arguments: argparse.Namespace, image_size: int | None, device: torch.device) -> SamRef:
@@ -232,8 +228,7 @@ def measure(procedure: str, model: SamRef, arguments: argparse.Namespace, object
         for _ in tqdm(range(frames), desc=title, unit="frame", mininterval=1.0):
             start = time.perf_counter()
             next(steps)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             seconds.append(time.perf_counter() - start)
         row = Row(
             procedure,
@@ -302,13 +297,6 @@ def object_cost(model: SamRef, arguments: argparse.Namespace, rows: Sequence[Row
         "an object adds": per_object,
         "ratio": per_object / whole,
     }
-
-
-def device_line(device: torch.device) -> str:
-    """What the figures were measured on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return f"{device.type} {name}{threads}, PyTorch {torch.__version__}"
 
 
 def table(rows: Sequence[Row], title: str) -> Table:

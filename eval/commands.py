@@ -19,3 +19,11 @@ def say_error(error: Exception) -> int:
     """Say what went wrong in one line; the exit code."""
     sys.stderr.write(" ".join(f"error: {error}".split()) + "\n")
     return 2
+
+
+def counts(given: str) -> list[int]:
+    """An argument such as ``1,2,4``."""
+    parts = given.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"whole numbers from 1 on, such as 1,2,4, are needed, got {given!r}")
+    return [int(part) for part in parts]

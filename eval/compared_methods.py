@@ -13,9 +13,14 @@ from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
 from sam_uniref.loading import load_class_for_use
+from sam_uniref.models import model_class
+from sam_uniref.predictor import Predictor
 from sam_uniref.samref import SamRef
 
-TRAINED: dict[str, tuple[Task, ...]] = {"samref": TASKS, "refsam": ("ris", "rvos")}
+OURS = ("samref", "uniref")
+"""Our own models, which the options of tracking are for."""
+
+TRAINED: dict[str, tuple[Task, ...]] = {**dict.fromkeys(OURS, TASKS), "refsam": ("ris", "rvos")}
 """Methods that `train/finetune.py` trains, as ``model.kind`` calls them, and what they are asked."""
 
 METHODS: dict[str, tuple[Task, ...]] = {**TRAINED, **{name: entry.tasks for name, entry in BASELINES.items()}}
@@ -53,8 +58,8 @@ def load_method(
         model: What was trained: a folder, or a packaged model's name. A baseline takes the frozen SAM of it.
         device: Where it runs.
         checkpoint: The base SAM's file, if it is not found by its name.
-        image_size: Side of the input square in pixels; the model's own by default.
-        tracking: Of a SamRef in videos.
+        image_size: What the input's size is called by, in pixels; the model's own by default.
+        tracking: Of one of `OURS` in videos.
 
     Raises:
         FileNotFoundError: If the model or the base checkpoint is not there.
@@ -66,10 +71,14 @@ def load_method(
         refsam = load_refsam(model, checkpoint, device, image_size)
         count = sum(p.numel() for part in refsam.parts() for p in part.module.parameters() if p.requires_grad)
         return LoadedMethod(refsam, {"method": name, "model": refsam.fingerprint()}, count)
-    samref = load_class_for_use(SamRef, model, checkpoint, device, image_size)
-    made_of: dict[str, str | int] = {"model": samref.fingerprint(), "image_size": samref.transform.size}
-    if name == "samref":
-        count = sum(p.numel() for part in samref.parts() for p in part.module.parameters() if p.requires_grad)
-        return LoadedMethod(PredictorMethod(samref, tracking), made_of, count)
-    baseline = BASELINES[name]
-    return LoadedMethod(baseline.build(samref.sam), {"method": name, **made_of}, baseline.trained_parameters)
+    if name in OURS:
+        own = load_class_for_use(model_class(name), model, checkpoint, device, image_size)
+        count = sum(p.numel() for part in own.parts() for p in part.module.parameters() if p.requires_grad)
+        return LoadedMethod(PredictorMethod(own, tracking), _made_of(own), count)
+    baseline, samref = BASELINES[name], load_class_for_use(SamRef, model, checkpoint, device, image_size)
+    return LoadedMethod(baseline.build(samref.sam), {"method": name, **_made_of(samref)}, baseline.trained_parameters)
+
+
+def _made_of(model: Predictor) -> dict[str, str | int]:
+    """What a model's answers depend on."""
+    return {"model": model.fingerprint(), "image_size": model.transform.size}

@@ -44,7 +44,7 @@ from sam_uniref.data.episodes import Supports
 from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.asked_data import REFSHAPES, Protocols, asked_tasks, open_protocols
 from sam_uniref.eval.commands import OneLineParser
-from sam_uniref.eval.compared_methods import METHODS, load_method
+from sam_uniref.eval.compared_methods import METHODS, OURS, load_method
 from sam_uniref.eval.measures import reported
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.predictor_method import TrackingOptions
@@ -90,7 +90,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--method",
         choices=sorted(METHODS),
         default="samref",
-        help="what MODEL is asked as: itself (samref, refsam), or a baseline on its frozen SAM; samref by default",
+        help="what MODEL is asked as: itself (samref by default, uniref, refsam), or a baseline on its frozen SAM",
     )
     parser.add_argument("--checkpoint", help="the base SAM's file, if it is not found by its name")
     parser.add_argument("--image-size", type=int, help="side of the input square in pixels; the model's own by default")
@@ -162,8 +162,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     unasked = [task for task in tasks if task not in METHODS[arguments.method]]
     if unasked:
         raise ValueError(f"{arguments.method} can be asked {METHODS[arguments.method]}, got --task {unasked[0]}")
-    if arguments.method != "samref" and {"frame_references", "score_threshold"} & given:
-        raise ValueError(f"--frame-references and --score-threshold are of samref, not of {arguments.method}")
+    if arguments.method not in OURS and {"frame_references", "score_threshold"} & given:
+        raise ValueError(
+            f"--frame-references and --score-threshold are of {' and '.join(OURS)}, not of {arguments.method}"
+        )
     foreign = _OF_PREPARED if arguments.data == REFSHAPES else _OF_REFSHAPES
     for name in sorted(given.intersection(foreign)):
         raise ValueError(f"{_option(name)} means nothing to --data {arguments.data}; leave it out")
@@ -238,7 +240,7 @@ def _own_predictions(
         place = {"checkpoint": arguments.checkpoint, "image_size": arguments.image_size}
         tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
         loaded = load_method(arguments.method, arguments.model, device, **place, tracking=tracking)
-        followed = asdict(tracking) if arguments.method == "samref" else {}
+        followed = asdict(tracking) if arguments.method in OURS else {}
         stores = _stores(arguments.out, protocols, loaded.made_of, followed)
         for task, protocol in protocols.items():
             predict(loaded.method, protocol, stores[task], state)

@@ -14,6 +14,7 @@ import pytest
 from eval_support import Asked, KnowingModel, Mask, Truth, nothing
 from runs import ENVIRONMENT, ROOT
 from tiny import tiny_model
+from tiny_uniref import tiny_uniref
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.data.refshapes import STYLES, RefShapesDataset, Style
@@ -249,6 +250,16 @@ def test_frame_references_and_threshold_are_followed_and_recorded(folder: Path, 
     tracked = [measured("vos", choice) for choice in ("both", "first", "previous")]
     nothing_seen = measured("vos", "both", 999.0)
     assert all(a != b for a, b in itertools.combinations([*tracked, nothing_seen], 2))
+
+
+def test_a_uniref_is_asked_all_tasks_by_the_same_code(tmp_path: Path) -> None:
+    tiny_uniref(noise=0.03).save_pretrained(tmp_path / "model")
+    asked = ["--model", str(tmp_path / "model"), "--method", "uniref", "--out", str(tmp_path / "out")]
+    options = ["--score-threshold", "0", "--image-size", "64"]
+    assert main([*asked, "--task", "all", "--episodes", "1", *options]) == 0
+    results = read_values(tmp_path / "out" / "results.json")
+    assert list(results) == list(TASKS)
+    assert all(0 <= results[task][name] <= 1 for task in TASKS for name in HEADLINES[task])
 
 
 def test_a_model_is_evaluated_at_another_image_size(folder: Path, tmp_path: Path) -> None:

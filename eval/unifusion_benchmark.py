@@ -1,0 +1,243 @@
+"""What UniFusion costs: with fused attention and without (UniRef++ table 11), and as a video goes on (figure 6).
+
+The module alone, on features made up for four levels of a square picture, at strides 8 to 64. What else a frame takes,
+encoding and decoding it, is the same in all rows.
+
+*Attention*: one picture refers to two others, in training; all ways take their turn, and medians are of so many runs.
+Fused is whatever PyTorch's ``scaled_dot_product_attention`` takes by itself, unfused its plain formula, which holds all
+attention weights.
+
+*Video*: the n-th frame after the first is fused with its references, and kept as one, in inference. Ours refers to the
+first and the previous frame. The bank refers to all that it has stored, the first frame and every fifth after it, as
+memory networks do (STM, STCN).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.auto import tqdm
+
+from sam_uniref.adapters import FrameReference, FrameReferences, ReferenceFeatures, UniFusion, concat
+from sam_uniref.eval.commands import counts
+from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
+from sam_uniref.eval.memory import peak_megabytes, release_free, reset_peak
+from sam_uniref.loading import best_device, named_device
+from sam_uniref.state import write_json
+
+STRIDES = (8, 16, 32, 64)
+REFERENCES = 2
+STORED_EVERY = 5
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class AttentionCost:
+    """One way of attention, in training.
+
+    Attributes:
+        heads: Of the module.
+        attention: ``fused`` or ``unfused``.
+        forward_seconds: Median.
+        backward_seconds: Median.
+        peak_memory_mb: The most that both took beyond what was held before, of the runs: of the process on the CPU, of
+            tensors on a GPU.
+    """
+
+    heads: int
+    attention: str
+    forward_seconds: float
+    backward_seconds: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class VideoCost:
+    """One frame of a video, in inference.
+
+    Attributes:
+        memory: ``first and previous``, or ``bank``.
+        frame: Its number n after the first.
+        references: Frames that it looks back at.
+        seconds: Median.
+        frames_per_second: By that.
+        held_mb: Of the references it looks back at.
+        peak_memory_mb: As in `AttentionCost`, of the fusion.
+    """
+
+    memory: str
+    frame: int
+    references: int
+    seconds: float
+    frames_per_second: float
+    held_mb: float
+    peak_memory_mb: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``benchmark.py unifusion``."""
+    parser.add_argument("--image-size", type=int, default=640, help="side of the picture in pixels")
+    parser.add_argument("--channels", type=int, default=256, help="of the features")
+    parser.add_argument("--heads", type=counts, default=[1, 8], help="such as 1,8; the most are those of the video")
+    parser.add_argument("--head-width", type=int, default=256, help="of each head")
+    parser.add_argument("--frames", type=counts, default=[1, 5, 10, 20, 50, 100], help="which frames after the first")
+    parser.add_argument("--runs", type=int, default=5, help="of each")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the computation, by autocast")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, show, write.
+
+    Raises:
+        ValueError: If a number is too small, or the picture's side is no multiple of 64.
+    """
+    for name in ("channels", "head_width", "runs"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.image_size < STRIDES[-1] or arguments.image_size % STRIDES[-1]:
+        raise ValueError(f"--image-size must be a positive multiple of {STRIDES[-1]}, got {arguments.image_size}")
+    device = best_device() if arguments.device is None else named_device(arguments.device)
+    precision = PRECISIONS[arguments.precision]
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        attention = measure_attention(arguments, device)
+        video = measure_video(arguments, device)
+    line = f"{device_line(device)}, {arguments.image_size} px, {arguments.precision}, {arguments.runs} runs"
+    if arguments.json is not None:
+        rows = {"attention": [asdict(row) for row in attention], "video": [asdict(row) for row in video]}
+        write_json(arguments.json, {"device": line, **rows})
+    console = Console(width=130)
+    for title, table in (("one picture, two references", attention), ("the n-th frame after a video's first", video)):
+        shown = Table(*asdict(table[0]), title=f"{title}: {line}")
+        for row in table:
+            shown.add_row(
+                *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in asdict(row).values())
+            )
+        console.print(shown)
+
+
+def measure_attention(arguments: argparse.Namespace, device: torch.device) -> list[AttentionCost]:
+    """Both ways of attention, with each number of heads."""
+    features = made_up_levels(arguments, device, seed=0)
+    reference = concat([annotated_picture(arguments, device, seed) for seed in range(1, 1 + REFERENCES)])
+    modules = {heads: made_up_fusion(arguments, heads, device).train() for heads in arguments.heads}
+    ways = [(heads, attention) for heads in modules for attention in ("fused", "unfused")]
+    forward: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
+    backward: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
+    peaks: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
+    for _ in tqdm(range(arguments.runs + 1), desc="attention", unit="round"):
+        for heads, attention in ways:
+            leaves = [level.detach().requires_grad_() for level in features]
+            with choose_attention(attention), peak_of(device, peaks[heads, attention]):
+                start = time.perf_counter()
+                total = torch.stack([level.float().mean() for level in modules[heads](leaves, [reference])]).sum()
+                wait_for(device)
+                middle = time.perf_counter()
+                total.backward()
+                wait_for(device)
+            forward[heads, attention].append(middle - start)
+            backward[heads, attention].append(time.perf_counter() - middle)
+            modules[heads].zero_grad(set_to_none=True)
+    # What came first also warmed up.
+    return [
+        AttentionCost(
+            *way, statistics.median(forward[way][1:]), statistics.median(backward[way][1:]), max(peaks[way][1:])
+        )
+        for way in ways
+    ]
+
+
+@torch.no_grad()
+def measure_video(arguments: argparse.Namespace, device: torch.device) -> list[VideoCost]:
+    """Both kinds of memory, at each frame asked for."""
+    fusion = made_up_fusion(arguments, max(arguments.heads), device).eval()
+    features = made_up_levels(arguments, device, seed=0)
+    previous = annotated_picture(arguments, device, seed=1)
+    kinds: dict[str, Callable[[int], int]] = {
+        "first and previous": lambda frame: min(REFERENCES, frame),
+        "bank": lambda frame: 1 + (frame - 1) // STORED_EVERY,
+    }
+    # A frame is remembered as it is, so that a bank grows by what a stored frame takes.
+    store = [fusion.frame_references(previous)[0]]
+    seconds: dict[tuple[str, int], list[float]] = {}
+    peaks: dict[tuple[str, int], list[float]] = {}
+    sizes = {(kind, frame): count(frame) for frame in arguments.frames for kind, count in kinds.items()}
+    for _ in range(max(sizes.values()) - len(store)):
+        store.append(fusion.frame_references(previous)[0])
+    for _ in tqdm(range(arguments.runs + 1), desc="video", unit="round"):
+        for case, size in sizes.items():
+            references = FrameReferences((tuple(store[:size]),), torch.zeros(1, dtype=torch.int64, device=device))
+            with peak_of(device, peaks.setdefault(case, [])):
+                start = time.perf_counter()
+                fusion(features, [references])
+                fusion.frame_references(previous)
+                wait_for(device)
+            seconds.setdefault(case, []).append(time.perf_counter() - start)
+    rows = []
+    for case, size in sizes.items():
+        median = statistics.median(seconds[case][1:])
+        held = size * megabytes(store[0])
+        rows.append(VideoCost(*case, size, median, 1 / median, held, max(peaks[case][1:])))
+    return rows
+
+
+def made_up_levels(arguments: argparse.Namespace, device: torch.device, seed: int) -> list[Tensor]:
+    """Per level ``(1, C, h, w)``, always the same."""
+    generator = torch.Generator().manual_seed(seed)
+    sides = [arguments.image_size // stride for stride in STRIDES]
+    return [torch.randn(1, arguments.channels, side, side, generator=generator).to(device) for side in sides]
+
+
+def annotated_picture(arguments: argparse.Namespace, device: torch.device, seed: int) -> ReferenceFeatures:
+    """One annotated picture as a reference."""
+    keys = [level.flatten(2).transpose(1, 2) for level in made_up_levels(arguments, device, seed)]
+    values = [level.flatten(2).transpose(1, 2) for level in made_up_levels(arguments, device, -seed)]
+    return ReferenceFeatures(
+        keys=tuple(keys),
+        values=tuple(values),
+        padding=tuple(torch.zeros(key.shape[:2], dtype=torch.bool, device=device) for key in keys),
+        pooled=tuple(key.mean(1) for key in keys),
+        present=torch.ones(1, dtype=torch.bool, device=device),
+        image_index=torch.zeros(1, dtype=torch.int64, device=device),
+        kind="frames",
+    )
+
+
+def made_up_fusion(arguments: argparse.Namespace, heads: int, device: torch.device) -> UniFusion:
+    """Random weights, the modulation's too: with zeros some gradients would be skipped. No dropout, as at test."""
+    torch.manual_seed(0)
+    options = {"heads": heads, "head_width": arguments.head_width, "dropout": 0.0, "zero_init": False}
+    return UniFusion(arguments.channels, **options).to(device)
+
+
+def choose_attention(attention: str) -> AbstractContextManager[None]:
+    """For ``unfused`` PyTorch's plain formula."""
+    return sdpa_kernel(SDPBackend.MATH) if attention == "unfused" else nullcontext()
+
+
+@contextmanager
+def peak_of(device: torch.device, peaks: list[float]) -> Iterator[None]:
+    """Append what was held at most, beyond what was held before."""
+    release_free(device)
+    reset_peak(device)
+    before = peak_megabytes(device)
+    yield
+    peaks.append(peak_megabytes(device) - before)
+
+
+def megabytes(reference: FrameReference) -> float:
+    """Of a frame that is kept, with one object in it."""
+    tensors = (*reference.frame.keys, *reference.values, *reference.pooled)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / _MEGABYTE
