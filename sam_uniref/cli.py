@@ -1,4 +1,4 @@
-"""The ``sam-uniref`` command: info, segment, encode, track; and data, which has commands of its own.
+"""The ``sam-uniref`` command: info, segment, encode, track, convert; and data, which has commands of its own.
 
 Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from sam_uniref.convert_cli import convert
 from sam_uniref.data_cli import JsonOption, data_app
 from sam_uniref.output_checks import check_output_file, check_output_folder
 from sam_uniref.version import __version__
@@ -64,6 +65,7 @@ app = typer.Typer(
     help="Segment the object that a reference points at - a sentence, annotated examples, a first frame.",
 )
 app.add_typer(data_app, name="data")
+app.command()(convert)
 
 ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")]
 CheckpointOption = Annotated[

