@@ -57,8 +57,9 @@ class RefShapesDataset:
         frame_range: Farthest apart that a VOS pair's frames may be.
         absent: Share of VOS and RVOS training samples whose object is not in the query: an empty target.
         language_only: In RVOS, share of steps that see the sentence alone.
-        together: Training samples of one picture (FSS: query and supports; VOS, RVOS: pair of frames), each about
-            another object where there are enough of them: picture i is that of samples ``i * together`` and on.
+        together: Training samples of one picture (FSS: query; VOS, RVOS: pair of frames), each about another object
+            where there are enough of them: picture i is that of samples ``i * together`` and on. FSS: two by two they
+            have the same supports.
         short_sides: That training looks at pictures with, or None for the model's own.
         boxes: Whether samples of ``ris`` and ``detection`` say of their objects no more than the boxes.
         one_class: Whether detection has one class; by default each of `SEEN_SHAPES` is one, in this order.
@@ -276,8 +277,10 @@ class RefShapesDataset:
         pointed = next(o.shape for o in query.scene.objects if o.shape != shape) if swapped else shape
         image, ids = render(query.scene, self.side)
         if split == "train" and self.together > 1:
-            present = [query.scene.objects[k].shape for k in targets[: self.together]]
-            supports = self._once((split, picture), lambda: self._shared_supports(picture, present, model))
+            pair = place - place % 2
+            two = dict.fromkeys(query.scene.objects[targets[(pair + k) % len(targets)]].shape for k in range(2))
+            like = model if pair == 0 else None
+            supports = self._once((picture, pair), lambda: self._shared_supports(picture, pair, [*two], shapes, like))
         else:
             supports = [self._pictured(drawn.scene) for drawn in self._supports(split, index, pointed, shapes)]
         references = tuple(AnnotatedImage(seen, numbers == marked[pointed]) for seen, numbers, marked in supports)
@@ -296,10 +299,15 @@ class RefShapesDataset:
         draws = self._draws(split, _SUPPORTS, index)
         return [draw_class_scene(draws, self.style, shape, shapes, (0, 2)) for _ in range(self.shots)]
 
-    def _shared_supports(self, picture: int, shapes: Sequence[str], model: ShapeObject) -> list[_Support]:
-        """K scenes that all samples of a picture take, with all their shapes; the first one's like the model's."""
-        draws = self._draws("train", _SUPPORTS, picture)
-        return [self._pictured(draw_shared_scene(draws, self.style, shapes, model)) for _ in range(self.shots)]
+    def _shared_supports(
+        self, picture: int, pair: int, wanted: Sequence[str], shapes: Sequence[str], like: ShapeObject | None
+    ) -> list[_Support]:
+        """K scenes that two samples of a picture take, with the shapes of both, so that the mask alone tells which.
+
+        Not all samples of it: an object that is asked for must be told also from those that no support shows.
+        """
+        draws = self._draws("train", _SUPPORTS, picture, pair)
+        return [self._pictured(draw_shared_scene(draws, self.style, wanted, shapes, like)) for _ in range(self.shots)]
 
     def _pictured(self, scene: Scene) -> _Support:
         """A scene as a support."""

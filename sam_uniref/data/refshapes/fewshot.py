@@ -70,18 +70,24 @@ def draw_class_scene(
             return ClassScene(Scene(objects, draw_background(draws, style)), found[0])
 
 
-def draw_shared_scene(draws: Draws, style: Style, shapes: Sequence[str], like: ShapeObject) -> Scene:
-    """A scene with one object of each of several shapes and nothing else.
+def draw_shared_scene(
+    draws: Draws, style: Style, wanted: Sequence[str], shapes: Sequence[str], like: ShapeObject | None
+) -> Scene:
+    """A scene with one object of each of several shapes, and at most one more.
 
     Args:
         draws: Chance.
         style: Of the drawing.
-        shapes: All of them different.
+        wanted: Shapes, all of them different.
+        shapes: What the one more may be; those that are wanted are left out.
         like: Of another picture: the object of the first shape takes its colour and texture.
     """
-    looks = [{"colour": like.colour, "texture": like.texture}, *({} for _ in shapes[1:])]
+    rest = [s for s in shapes if s not in wanted]
+    look = {} if like is None else {"colour": like.colour, "texture": like.texture}
     while True:
-        drawn = [draw_object(draws, style, shape=shape, **look) for shape, look in zip(shapes, looks, strict=True)]
+        drawn = [draw_object(draws, style, shape=wanted[0], **look)]
+        drawn += [draw_object(draws, style, shape=shape) for shape in wanted[1:]]
+        drawn += [draw_object(draws, style, shapes=rest) for _ in range(draws.below(2))]
         objects = arrange(draws, draws.shuffled(drawn))
-        if len(objects) == len(shapes):
+        if {o.shape for o in objects}.issuperset(wanted):
             return Scene(objects, draw_background(draws, style))
