@@ -11,17 +11,17 @@ from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.baselines import BASELINES
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.eval.methods import Method
-from sam_uniref.eval.predictor_method import PredictorMethod, TrackingOptions
+from sam_uniref.eval.predictor_method import PredictorMethod, RefinedMethod, TrackingOptions
 from sam_uniref.loading import load_class_for_use
 from sam_uniref.models import model_class
 from sam_uniref.predictor import Predictor
 from sam_uniref.samref import SamRef
 
-OURS = ("samref", "uniref")
-"""Our own models, which the options of tracking are for."""
+OURS = {"samref": "samref", "samref_refined": "samref", "uniref": "uniref"}
+"""Our own models by the kind that each is, which the options of tracking are for. Refined: see `RefinedMethod`."""
 
 TRAINED: dict[str, tuple[Task, ...]] = {**dict.fromkeys(OURS, TASKS), "refsam": ("ris", "rvos")}
-"""Methods that `train/finetune.py` trains, as ``model.kind`` calls them, and what they are asked."""
+"""Methods that `train/finetune.py` trains, and what they are asked."""
 
 METHODS: dict[str, tuple[Task, ...]] = {**TRAINED, **{name: entry.tasks for name, entry in BASELINES.items()}}
 """All methods, and what they are asked."""
@@ -72,8 +72,10 @@ def load_method(
         count = sum(p.numel() for part in refsam.parts() for p in part.module.parameters() if p.requires_grad)
         return LoadedMethod(refsam, {"method": name, "model": refsam.fingerprint()}, count)
     if name in OURS:
-        own = load_class_for_use(model_class(name), model, checkpoint, device, image_size)
+        own = load_class_for_use(model_class(OURS[name]), model, checkpoint, device, image_size)
         count = sum(p.numel() for part in own.parts() for p in part.module.parameters() if p.requires_grad)
+        if name == "samref_refined":
+            return LoadedMethod(RefinedMethod(own, tracking), {"method": name, **_made_of(own)}, count)
         return LoadedMethod(PredictorMethod(own, tracking), _made_of(own), count)
     baseline, samref = BASELINES[name], load_class_for_use(SamRef, model, checkpoint, device, image_size)
     return LoadedMethod(baseline.build(samref.sam), {"method": name, **_made_of(samref)}, baseline.trained_parameters)

@@ -13,6 +13,7 @@ from sam_uniref.images import RGB, Mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference
+from sam_uniref.samref import SamRef
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.tracking import FrameResult
 
@@ -63,6 +64,18 @@ class PredictorMethod:
     ) -> Iterator[FrameResult]:
         """As the model's, with the options. Tracks in step over the same frames encode each frame once."""
         return self._shared.track(frames, masks=masks, texts=texts, new_masks=new_masks, **asdict(self.tracking))
+
+
+class RefinedMethod(PredictorMethod):
+    """A SamRef whose answers in pictures are asked for again, of SAM itself: `SamRef.refine`. Videos are as ever."""
+
+    def segment(
+        self, image: Any, *, text: str | None = None, examples: Sequence[MaskReference] | None = None
+    ) -> Segmentation:
+        """As the model's, refined."""
+        features = image if isinstance(image, ImageFeatures) else self.model.encode_image(image)
+        answer = super().segment(features, text=text, examples=examples)
+        return cast(SamRef, self.model).refine(features, answer)
 
 
 class _EncodesOnce:

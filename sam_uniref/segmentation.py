@@ -80,3 +80,18 @@ class Segmentation:
         if picture.shape[:2] != self.mask.shape:
             raise ValueError(f"the picture is {picture.shape[:2]}, the mask {self.mask.shape} (height, width)")
         return overlay_mask(picture, self.mask, color, alpha)
+
+
+def innermost_point(mask: Mask) -> tuple[float, float]:
+    """The middle ``(x, y)`` of the pixel of a mask that is farthest from everything outside, the picture's edge too.
+
+    Raises:
+        ValueError: If the mask is empty.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    if not mask.any():
+        raise ValueError("an empty mask has no point inside")
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
+    return float(x) + 0.5, float(y) + 0.5

@@ -162,7 +162,7 @@ def test_a_baseline_is_evaluated_by_name(tmp_path: Path, capfd: pytest.CaptureFi
     assert evaluate([*given, "--task", "ris", "--out", str(tmp_path / "b")]) == 2
     assert "plain_sam can be asked ('vos',), got --task ris" in capfd.readouterr().err
     assert evaluate([*given, "--task", "vos", "--score-threshold", "0.2", "--out", str(tmp_path / "b")]) == 2
-    assert "are of samref and uniref, not of plain_sam" in capfd.readouterr().err
+    assert "are of samref and samref_refined and uniref, not of plain_sam" in capfd.readouterr().err
     # Another method's answers are not taken for this one's.
     other = ["--model", "tiny", "--episodes", "2", "--device", "cpu", "--method", "points", "--task", "vos"]
     assert evaluate([*other, "--out", str(tmp_path / "a")]) == 2

@@ -1,0 +1,67 @@
+"""An answer, asked for once more of SAM itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from tiny import disc, tiny_model
+
+from sam_uniref.eval.compared_methods import load_method
+from sam_uniref.reference import MaskReference
+from sam_uniref.samref import SamRef
+from sam_uniref.segmentation import innermost_point
+
+
+@pytest.fixture(scope="module")
+def model() -> SamRef:
+    """As if trained."""
+    return tiny_model(noise=0.05)
+
+
+def test_refining_asks_sam_by_what_was_found(model: SamRef) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (100, 128, 3), dtype=np.uint8)
+    features = model.encode_image(picture)
+    answer = model.segment(features, text="a red square")
+    found = replace(answer, mask=disc(100, 128, center=(0.4, 0.5)))
+    refined = model.refine(picture, found)
+    asked = {"points": [innermost_point(found.mask)], "box": found.box, "mask_logits": found.low_res_logits}
+    wanted = model.segment(features, **asked, decoder="sam")
+    np.testing.assert_array_equal(refined.logits, wanted.logits)
+    assert refined.score == wanted.score
+    nothing = replace(answer, mask=np.zeros((100, 128), bool))
+    assert model.refine(features, nothing) is nothing
+    with pytest.raises(ValueError, match=r"picture of \(100, 128\).*this one is \(128, 100\)"):
+        model.refine(picture.transpose(1, 0, 2), found)
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_the_innermost_point_is_inside_and_nowhere_is_further_in(mask: NDArray[np.bool_]) -> None:
+    if not mask.any():
+        with pytest.raises(ValueError, match="empty mask"):
+            innermost_point(mask)
+        return
+    x, y = innermost_point(mask)
+    assert mask[int(y), int(x)]
+    outside = np.argwhere(~np.pad(mask, 1)) - 0.5
+    depth = {(r, c): np.hypot(*(outside - (r + 0.5, c + 0.5)).T).min() for r, c in np.argwhere(mask)}
+    assert depth[int(y), int(x)] == pytest.approx(max(depth.values()))
+
+
+def test_the_refined_method_answers_so_in_pictures_and_leaves_videos_alone() -> None:
+    plain, refined = (load_method(name, "tiny", torch.device("cpu")) for name in ("samref", "samref_refined"))
+    assert refined.made_of == {"method": "samref_refined", **plain.made_of}
+    picture = np.random.default_rng(6).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    example = MaskReference(picture, disc(96, 128))
+    answer = plain.method.segment(picture, examples=[example])
+    again = refined.method.segment(picture, examples=[example])
+    wanted = refined.method.model.refine(picture, answer)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(again.logits, wanted.logits)
+    tracks = [list(m.method.track([picture, picture], masks={1: disc(96, 128)})) for m in (plain, refined)]
+    np.testing.assert_array_equal(*(track[1].labels for track in tracks))
