@@ -21,7 +21,8 @@ in the report.
 
 A folder of PNGs has <sample>.png (ris: the sentence's name, fss: the query's), <video>/<frame>.png with ids (vos),
 <video>/<sentence's name>/<frame>.png (rvos), or with --merge anno_<run>/<video>/<frame>.png with ids. --write-masks
-writes one, which is also what `sam_uniref.eval.submissions` makes archives for servers of.
+writes one: eval/submit.py makes archives for servers of it, and eval/score.py scores it against a folder of true masks
+by a benchmark's own convention (YouTube-VOS, LVOS, MOSE, ...), without a prepared data set.
 """
 
 from __future__ import annotations

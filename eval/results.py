@@ -49,10 +49,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def results_table(results: Results, title: str) -> Table:
-    """A row a metric."""
-    table = Table("task", "metric", title=title)
-    for name in ("value", "95 % interval", "n"):
-        table.add_column(name, justify="right")
+    """A row a metric of each task."""
+    table = _table(title, "task", "metric")
     for task, metrics in results.items():
         for name, told in metrics.items():
             table.add_row(task, name, *metric_cells(told))
@@ -60,6 +58,22 @@ def results_table(results: Results, title: str) -> Table:
     return table
 
 
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """A row a metric."""
+    table = _table(title, "metric")
+    for name, told in metrics.items():
+        table.add_row(name, *metric_cells(told))
+    return table
+
+
 def metric_cells(told: Mapping[str, Any]) -> tuple[str, str, str]:
     """A metric's value, interval and units, to people."""
     return f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", f"{told['n']} ({told['unit']})"
+
+
+def _table(title: str, *names: str) -> Table:
+    """The columns of a table of metrics: what tells them apart, then `metric_cells`."""
+    table = Table(*names, title=title)
+    for name in ("value", "95 % interval", "n"):
+        table.add_column(name, justify="right")
+    return table

@@ -66,12 +66,15 @@ def youtube_vos(listed: Mapping[ObjectKey, ListedObject]) -> Convention[ScoredFr
 
 
 def listed_frames(video: VideoFrames[ScoredFrame], stems: tuple[str, ...], object_id: int) -> list[ScoredFrame]:
-    """The named frames of a video.
+    """The frames of a video in which an object is to be scored.
 
     Raises:
-        ValueError: If the truth lacks one.
+        ValueError: If the truth lacks one, or has the object in none of the video's frames, so that finding nothing
+            would be right everywhere: the list is of another release.
     """
     missing = [stem for stem in stems if stem not in video.frames]
     if missing:
         raise ValueError(f"object {object_id} is to be scored in frame {missing[0]}, of which there is no true mask")
+    if not any(object_id in frame.truth for frame in video.frames.values()):
+        raise ValueError(f"object {object_id} is listed, and no true mask has it")
     return [video.frames[stem] for stem in stems]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam_uniref.eval.davis import ObjectScores
-from sam_uniref.eval.measures import Metric, Units, mean_of_ratios
+from sam_uniref.eval.measures import Metric, Units, mean_of_known_ratios, mean_of_ratios
 from sam_uniref.eval.protocols import FewShotScore, SentenceScore, TrackScore
 from sam_uniref.eval.protocols.tracks import over_time
 from sam_uniref.eval.refshapes_protocol import PROTOCOLS
@@ -89,3 +89,11 @@ def test_over_time() -> None:
     assert over_time([falling], parts=4) == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert over_time([falling], parts=2) == pytest.approx([5 / 6, 1 / 6])
     assert over_time([falling], parts=100) == pytest.approx([1, 2 / 3, 1 / 3, 0])
+
+
+def test_a_group_that_a_draw_lacks_is_left_out() -> None:
+    parts = np.array([[1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 3.0]])
+    assert (mean_of_ratios(parts), mean_of_known_ratios(parts)) == (0.75, 0.75)
+    assert (mean_of_ratios(parts[:1]), mean_of_known_ratios(parts[:1])) == (0.25, 0.5)
+    np.testing.assert_array_equal(mean_of_known_ratios(parts[[[0, 0], [0, 1], [1, 1]]]), [0.5, 0.75, 1])
+    assert mean_of_known_ratios(np.zeros((3, 4))) == 0

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 
 from sam_uniref.data.prepared import EncodedMask, decode_mask, encode_mask
-from sam_uniref.eval.boundaries import Values, boundary_accuracy, region_similarity
+from sam_uniref.eval.boundaries import boundary_accuracy, region_similarity
 from sam_uniref.eval.cases import Clip, ClipObject
-from sam_uniref.eval.davis import ObjectScores, frame_statistics, summarise
-from sam_uniref.eval.measures import Metric, Units
+from sam_uniref.eval.davis import ObjectScores
+from sam_uniref.eval.measures import Metric
 from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.protocols.base import Row, TaskProtocol, at_least_one, mean
+from sam_uniref.eval.video_measures import measure_runs
 from sam_uniref.images import Mask
 from sam_uniref.transforms import Size
 
@@ -111,21 +112,8 @@ class Tracks(TaskProtocol[Clip, TrackScore]):
     def measure(self, scores: Sequence[TrackScore]) -> dict[str, Metric]:
         """J&F, and mean, recall and decay of J and F; several runs are averaged. Videos are the units."""
         at_least_one(scores, self.task)
-        videos = Units([score.case for score in scores], "video")
-        runs = sorted({score.run for score in scores})
-        of_runs = [summarise([score.values for score in scores if score.run == run]) for run in runs]
-        members = [np.array([score.run == run for score in scores], np.float64) for run in runs]
-
-        def metric(value: float, *samples: Values) -> Metric:
-            return videos.metric(value, *((values * member, member) for values in samples for member in members))
-
-        j, f = (_statistics(score.values.j for score in scores), _statistics(score.values.f for score in scores))
-        metrics = {"J&F": metric(mean(run.j_and_f for run in of_runs), j["mean"], f["mean"])}
-        for statistic, ending in (("mean", ""), ("recall", "_recall"), ("decay", "_decay")):
-            for letter, values in (("J", j), ("F", f)):
-                whole = mean(getattr(getattr(run, letter.lower()), statistic) for run in of_runs)
-                metrics[f"{letter}{ending}"] = metric(whole, values[statistic])
-        return metrics
+        videos, runs, values = zip(*((score.case, score.run, score.values) for score in scores), strict=True)
+        return measure_runs(videos, runs, values)
 
     def tables(self, scores: Sequence[TrackScore]) -> dict[str, list[Row]]:
         """``<task>``: a row a track; ``<task>_videos``: a row a video, the mean of its tracks."""
@@ -230,9 +218,3 @@ def _true_mask(item: ClipObject, frame: int, size: Size) -> Mask:
     """``(H, W)`` bool; empty where the object is not seen."""
     encoded = item.masks.get(frame)
     return np.zeros(size, bool) if encoded is None else decode_mask(encoded)
-
-
-def _statistics(tracks: Iterable[Values]) -> dict[str, Values]:
-    """Mean, recall and decay of each track, ``(tracks,)`` each."""
-    told = [frame_statistics(values) for values in tracks]
-    return {name: np.array([getattr(one, name) for one in told]) for name in ("mean", "recall", "decay")}

@@ -61,7 +61,7 @@ class RefYoutubeVos(MaskedVideos):
         found = tuple(
             split
             for split in ("train", "valid", "test")
-            if (root / split / "JPEGImages").is_dir() and _expressions_file(root, split) is not None
+            if (root / split / "JPEGImages").is_dir() and expressions_file(root, split) is not None
         )
         if not found:
             raise missing_layout(root, ["train/JPEGImages with meta_expressions/train/meta_expressions.json"])
@@ -69,14 +69,14 @@ class RefYoutubeVos(MaskedVideos):
 
     def units(self, root: Path, split: str, problems: Problems) -> Iterator[list[ListedVideo] | list[SpokenVideo]]:
         """Lists of videos with their files and expressions."""
-        path = _expressions_file(root, split)
+        path = expressions_file(root, split)
         if path is None:
             raise missing_layout(root, _places(split))
         videos = read_videos(path)
         if split == "train":
             yield from in_units(_train_videos(root, path, videos, problems), VIDEOS_A_UNIT)
             return
-        tests = _expressions_file(root, "test") if split == "valid" else None
+        tests = expressions_file(root, "test") if split == "valid" else None
         others = read_videos(tests).keys() if tests is not None else ()
         own = {name: entry for name, entry in videos.items() if name not in others}
         yield from in_units(_spoken_videos(root, split, path, own, problems), VIDEOS_A_UNIT)
@@ -100,7 +100,8 @@ def _places(split: str) -> list[str]:
     ]
 
 
-def _expressions_file(root: Path, split: str) -> Path | None:
+def expressions_file(root: Path, split: str) -> Path | None:
+    """The file of a split's expressions, wherever a release has it; None: there is none."""
     return first_file(root, *_places(split))
 
 
