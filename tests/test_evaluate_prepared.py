@@ -236,7 +236,8 @@ def test_stored_predictions_and_masks_of_the_same_score_alike(
     told = json.loads(results)[task]
     for metric in told.values():
         assert set(metric) == {"value", "low", "high", "n", "unit"}
-        assert metric["low"] <= metric["value"] <= metric["high"]
+        # Where all units are alike, a draw's mean may differ from theirs by a rounding.
+        assert metric["low"] - 1e-12 <= metric["value"] <= metric["high"] + 1e-12
     rows = {path.stem: list(csv.DictReader(path.open())) for path in out.glob("*.csv")}
     assert set(rows) == ({task} if data == images else {task, f"{task}_videos"})
     stored = (out / "predictions" / task / "process_00.jsonl").read_bytes()
