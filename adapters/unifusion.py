@@ -165,8 +165,7 @@ class UniFusion(ReferenceFusion):
             ``"reversed"``, the last kind first. The latter two only for the ablation.
         injection: ``"add"`` as in UniRef++, or ``"multiply"``.
         start_alike: Queries and keys start as the same projection, so that an object is looked for from the first step
-            on where the image is like it; off: apart, as published. On RefShapes few-shot learning is ahead by a third
-            of the steps in the first hundred.
+            on where the image is like it; off: apart, as published.
 
     Raises:
         ValueError: If the order or the injection is none of those there are.

@@ -202,7 +202,8 @@ class SamRef(PluggedSam):
         """
         if not answer.mask.any():
             return answer
-        features = image if isinstance(image, ImageFeatures) else self.encode_image(image)
+        with self.without_lora():  # SAM's decoder knows SAM's own features
+            features = image if isinstance(image, ImageFeatures) else self.encode_image(image)
         if answer.mask.shape != features.original_sizes[0]:
             raise ValueError(
                 f"the answer is of a picture of {answer.mask.shape} (height, width), this one is "
