@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from sam_uniref.cache.description import CacheDescription, read_description
 from sam_uniref.cache.shard import SHARDS_FOLDER, SUFFIX, BrokenShardError, Shard
 from sam_uniref.images import RGB
-from sam_uniref.interfaces import ReferenceSegmenter
+from sam_uniref.interfaces import ImageBackbone
 
 
 class NotCachedError(ValueError):
@@ -55,8 +54,9 @@ class ShardIndex:
     def refresh(self) -> None:
         """Look for shards that were written since."""
         for path in sorted((self.folder / SHARDS_FOLDER).glob(f"[!.]*{SUFFIX}")):
-            if path.name in self.shards or path.name in self.broken:
+            if path.name in self.shards:
                 continue
+            self.broken.pop(path.name, None)  # it may have been made again
             try:
                 shard = Shard(path, self._digest)
             except BrokenShardError as error:
@@ -84,17 +84,6 @@ class ShardIndex:
         """
         name, row = self._places[key]
         return self.shards[name].record(row)
-
-    def drop_broken(self, names: Sequence[str]) -> None:
-        """Take files of shards away, so that what was in them counts as missing."""
-        for name in names:
-            (self.folder / SHARDS_FOLDER / name).unlink(missing_ok=True)
-            self.broken.pop(name, None)
-            self.shards.pop(name, None)
-        self._places = {}
-        for name, shard in self.shards.items():
-            for row, key in enumerate(shard.keys):
-                self._places.setdefault(key, (name, row))
 
 
 class FeatureCache:
@@ -148,15 +137,14 @@ class FeatureCache:
         return tuple(torch.stack(level) for level in zip(*found, strict=True))
 
 
-def open_cache(folder: str | Path, model: ReferenceSegmenter) -> FeatureCache:
-    """The cache of a model's frozen encoder.
+def open_cache(folder: str | Path, backbone: ImageBackbone) -> FeatureCache:
+    """The cache of a frozen encoder; see `ReferenceSegmenter.frozen_backbone`.
 
     Raises:
         FileNotFoundError: If the folder holds no cache.
-        ValueError: If the model trains its encoder, or the cache is of another encoder or input size.
+        ValueError: If it is of another encoder or input size.
         BrokenShardError: If one of its files is no whole shard.
     """
     described = read_description(folder)
-    mine = CacheDescription.of(model.frozen_backbone(), described.precision, described.computed_in)
-    described.check(replace(mine, version=described.version), Path(folder))
+    described.check(CacheDescription.of(backbone, described.precision, described.computed_in), Path(folder))
     return FeatureCache(Path(folder), described)

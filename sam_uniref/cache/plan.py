@@ -44,6 +44,11 @@ class WritingPlan:
         return self.missing * self.record_bytes
 
     @property
+    def all_bytes(self) -> int:
+        """Disk of the whole cache, at most."""
+        return self.views * self.record_bytes
+
+    @property
     def shards(self) -> int:
         """Files that are still to be written, about."""
         return -(-self.missing // self.shard_views)

@@ -81,7 +81,21 @@ def shown_pictures(sources: Sequence[SampleSource]) -> list[ShownPicture]:
     """
     shown: dict[ShownPicture, None] = {}
     for source in sources:
-        if not isinstance(source, ShowsPictures):
-            raise ValueError(f"data.{source.name}: there are no features to cache for {source.task}; leave it out")
-        shown.update(dict.fromkeys(source.pictures()))
+        shown.update(dict.fromkeys(_pictures(source)))
     return list(shown)
+
+
+def check_listed(sources: Sequence[SampleSource]) -> None:
+    """Refuse data sets of whose pictures there is no end.
+
+    Raises:
+        ValueError: Naming it, and what to set.
+    """
+    for source in sources:
+        next(_pictures(source), None)
+
+
+def _pictures(source: SampleSource) -> Iterator[ShownPicture]:
+    if not isinstance(source, ShowsPictures):
+        raise ValueError(f"data.{source.name}: there are no features to cache for {source.task}; leave it out")
+    return source.pictures()
