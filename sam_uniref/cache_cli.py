@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sam_uniref.cache import BrokenShardError, CacheDescription, WritingPlan
     from sam_uniref.cache.writer import Report
     from sam_uniref.data import SampleSource
-    from sam_uniref.sam import SamHost
+    from sam_uniref.interfaces import ImageBackbone
     from sam_uniref.train.settings import RunSettings
 
 # Views after which the time that is left is told.
@@ -59,7 +59,9 @@ def cache(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda; the best there is by default.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes, and stop.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Look for broken files, and stop: exit code 1 if any.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for broken files, and stop: exit code 1 if any.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Keep what the frozen image encoder makes of a data set's pictures: training with cache= then runs without it.
@@ -73,16 +75,19 @@ def cache(
         raise typer.Exit(_tell_broken(folder, as_json))
     check_output_folder(folder)
     from sam_uniref.cache import CacheDescription, broken_shards, plan_writing
+    from sam_uniref.cache.plan import remove_leftovers
     from sam_uniref.cache.processes import write_cache
     from sam_uniref.data.shown import shown_pictures
     from sam_uniref.loading import best_device, named_device
 
     place = best_device() if device is None else named_device(device)
     pictures = shown_pictures(_sources(data, overrides or [], task or [], settings))
-    backbone = _backbone(model, checkpoint, image_size, settings).to(place).eval()
+    backbone = _backbone(model, checkpoint, image_size, settings)
+    backbone.encoder.to(place).eval()
     description = CacheDescription.of(backbone, precision, _checked_compute(compute))
     if folder.is_dir() and any(folder.iterdir()):
         _check_kind(folder, description)
+        remove_leftovers(folder)
         for error in broken_shards(folder, description):
             typer.echo(f"removed, to be made again: {error}", err=True)
             error.path.unlink(missing_ok=True)
@@ -185,7 +190,7 @@ def _source_options(root: str, overrides: Sequence[str]) -> Any:
     if wrong := [override for override in overrides if "=" not in override]:
         raise ValueError(f"a setting is key=value, got {wrong[0]!r}")
     try:
-        given = OmegaConf.from_dotlist([f"root={root}", *overrides])
+        given = OmegaConf.merge({"root": root}, OmegaConf.from_dotlist(list(overrides)))
         check_keys(OmegaConf.to_container(given), SourceOptions)
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SourceOptions), given))
     except OmegaConfBaseException as error:
@@ -194,7 +199,7 @@ def _source_options(root: str, overrides: Sequence[str]) -> Any:
 
 def _backbone(
     model: str | None, checkpoint: Path | None, image_size: int | None, settings: RunSettings | None
-) -> SamHost:
+) -> ImageBackbone:
     """The frozen encoder that is asked for."""
     from sam_uniref.loading import load_for_use
     from sam_uniref.sam import SAM_SIZES

@@ -173,6 +173,10 @@ class ImageBackbone(Protocol):
     strides: tuple[int, ...]
     channels: int
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The network whose weights decide what `encode` gives."""
+
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``(B, 3, H, W)`` to levels ``(B, C, h, w)`` and finer skip maps."""
 

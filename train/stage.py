@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import write_json
-from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
+from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes, open_features
 from sam_uniref.train.checkpoints import CheckpointFolder
 from sam_uniref.train.interruption import leave_signals_to_the_run
 from sam_uniref.train.loop import StepResult
@@ -38,6 +38,7 @@ class Stage:
     Attributes:
         output: Folder of the stage.
         datasets: To draw from and to validate on.
+        features: Of their pictures, where the frozen encoder is not to run.
         bare: The model.
         model: The same as its processes share it.
         optimizer: As the accelerator prepared it.
@@ -54,6 +55,7 @@ class Stage:
         self.datasets = build_datasets(settings)
         self.bare = build_model(settings)
         check_classes(self.bare, self.datasets)
+        self.features = open_features(settings, self.bare, self.datasets)
         if accelerator.is_main_process:
             Console(width=110).print(parameter_table(self.bare))
         optimizer: Any = build_optimizer(self.bare, settings.optimiser)
@@ -100,6 +102,7 @@ class Stage:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             settings.one_orientation,
+            self.features,
         )
         self.accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
         if self.accelerator.is_main_process:
@@ -124,7 +127,9 @@ class Stage:
     def measure(self) -> dict[str, float]:
         """Validate; on every process."""
         settings = self.settings
-        return validate(self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most)
+        return validate(
+            self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most, self.features
+        )
 
     # ---- After the last step ----
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from sam_uniref.cache.layout import RecordLayout
 from sam_uniref.interfaces import ImageBackbone
@@ -119,12 +118,10 @@ def encoder_hash(backbone: ImageBackbone) -> str:
     The names and shapes of the weights tell a SAM's structure, down to its window sizes (the tables of relative
     positions); input size and normalisation come beside them.
     """
-    module = backbone.image_encoder if hasattr(backbone, "image_encoder") else backbone
-    assert isinstance(module, nn.Module)
     transform = backbone.transform
     told = (transform.size, tuple(map(float, transform.mean)), tuple(map(float, transform.std)), backbone.strides)
     digest = hashlib.sha256(repr((type(transform).__name__, told)).encode())
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(backbone.encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

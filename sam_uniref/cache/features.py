@@ -27,7 +27,7 @@ def picture_key(image: RGB) -> str:
         image: HWC uint8 RGB, as a model is shown it, before it is brought to the input's size.
     """
     digest = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]} ".encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PRECISIONS = ("bfloat16", "int8", "float32")
+_BYTES = {"bfloat16": 2, "int8": 1, "float32": 4}
+PRECISIONS = tuple(_BYTES)
 
-# Records begin where every type may.
+# Everything begins where any type may.
 _ALIGNMENT = 64
 _LARGEST = 127
 
@@ -41,8 +42,7 @@ class RecordLayout:
     @property
     def size(self) -> int:
         """Bytes of a record."""
-        used = sum(self._scales(shape) + self._values(shape) for shape in self.shapes)
-        return -(-used // _ALIGNMENT) * _ALIGNMENT
+        return sum(self._scales(shape) + self._values(shape) for shape in self.shapes)
 
     def pack(self, levels: Sequence[Tensor]) -> Tensor:
         """One picture's levels, each ``(C, h, w)``, as ``(size,)`` uint8 on the CPU.
@@ -53,14 +53,15 @@ class RecordLayout:
         shapes = tuple(tuple(level.shape) for level in levels)
         if shapes != self.shapes:
             raise ValueError(f"levels must be of the shapes {self.shapes}, got {shapes}")
-        parts = []
+        record = torch.zeros(self.size, dtype=torch.uint8)
+        start = 0
         for level in levels:
             if not torch.isfinite(level).all():
                 raise ValueError("the features are not finite")
-            parts += self._packed(level.cpu())
-        record = torch.zeros(self.size, dtype=torch.uint8)
-        packed = torch.cat([part.contiguous().flatten().view(torch.uint8) for part in parts])
-        record[: len(packed)] = packed
+            for part in self._packed(level.cpu()):
+                content = part.contiguous().flatten().view(torch.uint8)
+                record[start : start + len(content)] = content
+                start += _aligned(len(content))
         return record
 
     def unpack(self, record: Tensor) -> tuple[Tensor, ...]:
@@ -71,9 +72,9 @@ class RecordLayout:
         levels, start = [], 0
         for shape in self.shapes:
             middle, end = start + self._scales(shape), start + self._scales(shape) + self._values(shape)
-            values = record[middle:end]
+            values = record[middle : middle + math.prod(shape) * _BYTES[self.precision]]
             if self.precision == "int8":
-                scales = record[start:middle].view(torch.float32)[:, None, None]
+                scales = record[start : start + 4 * shape[0]].view(torch.float32)[:, None, None]
                 levels.append((values.view(torch.int8).view(shape) * scales).bfloat16())
             else:
                 levels.append(values.view(getattr(torch, self.precision)).view(shape))
@@ -92,9 +93,14 @@ class RecordLayout:
         return [scales, values.to(torch.int8)]
 
     def _scales(self, shape: tuple[int, int, int]) -> int:
-        """Bytes of a level's scales."""
-        return 4 * shape[0] if self.precision == "int8" else 0
+        """Bytes of a level's scales, up to where its values begin."""
+        return _aligned(4 * shape[0]) if self.precision == "int8" else 0
 
     def _values(self, shape: tuple[int, int, int]) -> int:
-        """Bytes of a level's values."""
-        return math.prod(shape) * {"bfloat16": 2, "int8": 1, "float32": 4}[self.precision]
+        """Bytes of a level's values, up to where the next level begins."""
+        return _aligned(math.prod(shape) * _BYTES[self.precision])
+
+
+def _aligned(count: int) -> int:
+    """So many bytes and what is left free after them."""
+    return -(-count // _ALIGNMENT) * _ALIGNMENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from sam_uniref.cache.description import CacheDescription
 from sam_uniref.cache.features import ShardIndex
-from sam_uniref.cache.shard import BrokenShardError
+from sam_uniref.cache.shard import SHARDS_FOLDER, BrokenShardError
 from sam_uniref.data.shown import ShownPicture
 
 # Bytes of a shard: what a killed writer may lose, and what a folder of many does not consist of too many of.
 _SHARD_BYTES = 128 << 20
 _MOST_IN_A_SHARD = 512
+# Seconds: longer than a writer is at one file.
+_OLD = 3600
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,13 @@ def plan_writing(
         shard_views=shard_views or max(1, min(_MOST_IN_A_SHARD, _SHARD_BYTES // size)),
         free_bytes=shutil.disk_usage(there).free,
     )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Take away what writers that were killed an hour ago or before left of their shards."""
+    for path in (folder / SHARDS_FOLDER).glob(".*"):
+        if time.time() - path.stat().st_mtime > _OLD:
+            path.unlink(missing_ok=True)
 
 
 def broken_shards(

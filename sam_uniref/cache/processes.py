@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from sam_uniref.cache.description import CacheDescription
 from sam_uniref.cache.writer import CacheWriter, Report
 from sam_uniref.data.shown import ShownPicture
-from sam_uniref.sam import SamHost
+from sam_uniref.interfaces import ImageBackbone
 
 # How often to look for what processes report, in seconds.
 _POLL = 0.2
@@ -23,7 +23,7 @@ _POLL = 0.2
 
 def write_cache(
     folder: Path,
-    backbone: SamHost,
+    backbone: ImageBackbone,
     description: CacheDescription,
     pictures: Sequence[ShownPicture],
     shard_views: int,
@@ -82,7 +82,7 @@ def _write_share(
     rank: int,
     processes: int,
     folder: Path,
-    backbone: SamHost,
+    backbone: ImageBackbone,
     description: CacheDescription,
     pictures: Sequence[ShownPicture],
     shard_views: int,
@@ -90,9 +90,8 @@ def _write_share(
     told: Any,
 ) -> None:
     """What one of the processes does."""
-    device = next(backbone.parameters()).device
-    if device.type == "cuda":
-        backbone = backbone.to(torch.device("cuda", rank % torch.cuda.device_count()))
+    if next(backbone.encoder.parameters()).device.type == "cuda":
+        backbone.encoder.to(torch.device("cuda", rank % torch.cuda.device_count()))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     writer = CacheWriter(folder, backbone, description, **options)
     writer.write(pictures, shard_views, share=(rank, processes), report=lambda *counts: told.put(counts))

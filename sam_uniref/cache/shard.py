@@ -89,7 +89,7 @@ def write_shard(folder: Path, digest: str, records: Sequence[Record]) -> Path:
     Returns:
         Its file, named after the pictures: the same ones again take its place.
     """
-    entries = [[record.key, record.name, zlib.crc32(record.content.numpy())] for record in records]
+    entries = [[record.key, record.name, zlib.crc32(record.content.numpy().data)] for record in records]
     header = json.dumps({"cache": digest, "size": len(records[0].content), "records": entries}).encode()
     name = hashlib.sha256("".join(record.key for record in records).encode()).hexdigest()[:16]
     path = folder / SHARDS_FOLDER / f"{name}{SUFFIX}"
@@ -98,7 +98,7 @@ def write_shard(folder: Path, digest: str, records: Sequence[Record]) -> Path:
         file.write(header)
         file.write(bytes(_first_record(len(header)) - file.tell()))
         for record in records:
-            file.write(record.content.numpy())
+            file.write(record.content.numpy().data)
         file.flush()
         os.fsync(file.fileno())  # the name must not be on the disk before the content is
     return path
@@ -180,7 +180,7 @@ class Shard:
         start = self._start + row * self._size
         record = self._bytes[start : start + self._size]
         if not self._checked[row]:
-            if zlib.crc32(record.numpy()) != self._checksums[row]:
+            if zlib.crc32(record.numpy().data) != self._checksums[row]:
                 raise BrokenShardError(self.path, f"the checksum of the features of {self.names[row]} does not match")
             self._checked[row] = True
         return record

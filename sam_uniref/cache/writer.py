@@ -22,8 +22,8 @@ from sam_uniref.cache.description import CacheDescription
 from sam_uniref.cache.features import ShardIndex, picture_key
 from sam_uniref.cache.shard import Record, write_shard
 from sam_uniref.data.shown import ShownPicture
+from sam_uniref.interfaces import ImageBackbone
 from sam_uniref.prefetch import Prefetch
-from sam_uniref.sam import SamHost
 
 Report = Callable[[int, int], None]
 """Is told of views: so many were seen to since, and so many of them encoded."""
@@ -74,7 +74,7 @@ class CacheWriter:
     def __init__(
         self,
         folder: Path,
-        backbone: SamHost,
+        backbone: ImageBackbone,
         description: CacheDescription,
         *,
         batch_size: int = 1,
@@ -180,7 +180,7 @@ class CacheWriter:
     @torch.inference_mode()
     def _encoded(self, views: Sequence[_View]) -> list[Record]:
         """Records of views, encoded in one call."""
-        device = next(self._backbone.parameters()).device
+        device = next(self._backbone.encoder.parameters()).device
         half = self.description.computed_in == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             levels, _ = self._backbone.encode(torch.stack([view.pixels for view in views]).to(device))

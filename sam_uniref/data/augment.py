@@ -72,7 +72,8 @@ class Augmentation:
             raise ValueError(f"views must be at least 0, got {self.views}")
         if self.views and not self._moves_only:
             raise ValueError(
-                f"views are flips and crops alone, so scale must be (1, 1) and color 0, got {self.scale} and {self.color}"
+                "views are flips and crops alone, so scale must be (1, 1) and color 0, got "
+                f"{self.scale} and {self.color}"
             )
 
     @property
@@ -183,7 +184,7 @@ class Augmentation:
     def _listed_windows(self, image: RGB) -> list[Window]:
         """The windows that a picture always has: drawn by what is on it."""
         size = (image.shape[0], image.shape[1])
-        rng = np.random.default_rng([zlib.crc32(np.ascontiguousarray(image)), *size])
+        rng = np.random.default_rng([zlib.crc32(np.ascontiguousarray(image).data), *size])
         return [_placed(next(self._crop_sizes(size, rng)), size, rng) for _ in range(self.views)]
 
     def _crop_sizes(self, size: Size, rng: np.random.Generator) -> Iterator[tuple[float, float]]:

@@ -194,7 +194,6 @@ def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSou
     """RefShapes, drawn on the fly; see `sam_uniref.data.refshapes`. It has no root, and needs no augmentation."""
     from sam_uniref.data.refshapes import RefShapesDataset
 
-    length = {"length": options.length} if options.length else {}
     return RefShapesDataset(
         name,
         task,
@@ -207,7 +206,7 @@ def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSou
         boxes=options.boxes,
         one_class=options.one_class,
         weight=options.weight,
-        **length,
+        length=options.length or RefShapesDataset.length,
     )
 
 
