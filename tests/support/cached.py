@@ -65,6 +65,11 @@ def made(count: int) -> list[MadePicture]:
     return [MadePicture(number) for number in range(count)]
 
 
+def images(count: int) -> list[RGB]:
+    """All views of some made pictures."""
+    return [view for item in made(count) for view in item.views()]
+
+
 def written(folder: Path, count: int = 4, precision: str = "float32", shard_views: int = 4) -> CacheDescription:
     """A cache of some made pictures."""
     backbone = QuickBackbone()
