@@ -40,15 +40,14 @@ def test_it_says_what_it_takes_and_fills_the_cache(folder: Path, tmp_path: Path)
     out = tmp_path / "features"
     planned = run(*arguments(folder, out, "--plan"))
     assert planned.exit_code == 0, planned.output
-    assert "at most 36 views, 0.0625 MiB each in bfloat16: 0.00236 GB" not in planned.stdout
-    assert "0.0625 MiB each in bfloat16" in planned.stdout
-    assert "are free" in planned.stdout
+    assert "9 pictures, at most 18 views, 0.0625 MiB each in bfloat16: 0.00118 GB" in planned.stdout
+    assert "at most 18 are missing: 0.00118 GB in about 1 files" in planned.stdout
     assert not out.exists()
 
     filled = run(*arguments(folder, out, "--shard-views", 8))
     assert filled.exit_code == 0, filled.output
     assert f"in a run:\n  cache: {out}" in filled.stdout
-    assert "views a second: about" in filled.stderr
+    assert "views a second: about" in filled.stdout
     description = described(out)
     assert description.precision == "bfloat16"
     assert description == CacheDescription.of(SamRef.from_pretrained("tiny").frozen_backbone(), "bfloat16")

@@ -237,8 +237,10 @@ class EpisodeDataset:
             )
         # Of what is held out all is shown as it is, but for the reference of a pseudo-clip.
         crop = 1.0 if self.task in ("vos", "rvos") and self.augmentation.views else 0.0
-        validated = replace(self.augmentation, flip=0.0, crop=crop)
-        for numbers, augmentation in ((self._trained, self.augmentation), (self._validation, validated)):
+        shown = [(self._trained, self.augmentation)]
+        if self.validation_split == "validation" or crop > self.augmentation.crop == 0:
+            shown.append((self._validation, replace(self.augmentation, flip=0.0, crop=crop)))
+        for numbers, augmentation in shown:
             first = np.unique(self._columns.picture[numbers], return_index=True)[1]
             for number in numbers[np.sort(first)].tolist():
                 yield FilePicture(self._table[number].image, augmentation)

@@ -22,17 +22,20 @@ class DrawnPicture:
 
     Attributes:
         dataset: That draws them.
+        drawn_by: Its settings, by which equal pictures are known: each stage of a run builds it anew.
         split: Of the sample.
         index: Of the sample, or of the episode.
     """
 
     dataset: RefShapesDataset = field(compare=False)
+    drawn_by: str
     split: Split
     index: int
-    name: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", f"{self.dataset.name}: refshapes {self.split} {self.index}")
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.dataset.name}: refshapes {self.dataset.task} {self.split} {self.index}"
 
     @property
     def most_views(self) -> int:
@@ -59,5 +62,6 @@ def drawn_pictures(dataset: RefShapesDataset) -> Iterator[DrawnPicture]:
     """
     if dataset.task == "detection":
         raise ValueError(f"data.{dataset.name}: a detector trains its backbone, so there is nothing to cache for it")
+    settings = repr(dataset)
     for split, count in zip(SPLITS, (dataset.length, dataset.episodes), strict=True):
-        yield from (DrawnPicture(dataset, split, index) for index in range(count))
+        yield from (DrawnPicture(dataset, settings, split, index) for index in range(count))
