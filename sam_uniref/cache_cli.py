@@ -18,7 +18,7 @@ import typer
 from sam_uniref.output_checks import check_output_folder
 
 if TYPE_CHECKING:
-    from sam_uniref.cache import BrokenShardError, CacheDescription, WritingPlan
+    from sam_uniref.cache import CacheDescription, WritingPlan
     from sam_uniref.cache.writer import Report
     from sam_uniref.data import SampleSource
     from sam_uniref.interfaces import ImageBackbone
@@ -88,9 +88,9 @@ def cache(
     if folder.is_dir() and any(folder.iterdir()):
         _check_kind(folder, description)
         remove_leftovers(folder)
-        for error in broken_shards(folder, description):
+        for path, error in broken_shards(folder, description).items():
             typer.echo(f"removed, to be made again: {error}", err=True)
-            error.path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     planned = plan_writing(pictures, description, folder, shard_views=shard_views)
     if not as_json:
         _tell_plan(planned, description)
@@ -235,11 +235,13 @@ def _tell_broken(folder: Path, as_json: bool) -> int:
     from sam_uniref.cache import broken_shards
     from sam_uniref.cache.description import read_description
 
-    broken: list[BrokenShardError] = broken_shards(folder, read_description(folder))
+    broken = broken_shards(folder, read_description(folder))
     if as_json:
-        typer.echo(json.dumps({"cache": str(folder), "broken": {str(error.path): str(error) for error in broken}}))
+        typer.echo(
+            json.dumps({"cache": str(folder), "broken": {str(path): str(error) for path, error in broken.items()}})
+        )
     else:
-        for error in broken:
+        for error in broken.values():
             typer.echo(str(error))
         typer.echo(f"{len(broken)} broken shard(s)" if broken else "all is as it was written")
     return 1 if broken else 0

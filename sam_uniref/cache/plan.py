@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,23 +111,18 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def broken_shards(
-    folder: Path, description: CacheDescription, report: Callable[[int, int], None] | None = None
-) -> list[BrokenShardError]:
-    """Read a whole cache and find what is broken in it; nothing is changed.
+def broken_shards(folder: Path, description: CacheDescription) -> dict[Path, BrokenShardError]:
+    """Read a whole cache and find the files that are broken, and what is wrong with each; nothing is changed.
 
     Args:
         folder: Of the cache.
         description: Of what it is.
-        report: Called with the number of shards read and of all.
     """
     index = ShardIndex(folder, description.digest)
-    broken = list(index.broken.values())
-    for number, shard in enumerate(index.shards.values(), start=1):
+    broken = {folder / SHARDS_FOLDER / name: error for name, error in index.broken.items()}
+    for shard in index.shards.values():
         try:
             shard.check()
         except BrokenShardError as error:
-            broken.append(error)
-        if report is not None:
-            report(number, len(index.shards))
+            broken[shard.path] = error
     return broken

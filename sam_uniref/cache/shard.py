@@ -39,28 +39,15 @@ _LONGEST_HEADER = 1 << 30
 
 
 class BrokenShardError(ValueError):
-    """A file that is not as it was written.
-
-    Attributes:
-        path: Of the file.
-    """
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(
-            f"{path} is broken: {what}. The command that made the cache makes it again: "
-            f"sam-uniref cache --data DATA --model MODEL --out {path.parent.parent}"
-        )
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        """Loader processes send it to the one that trains."""
-        return _broken_again, (self.path, str(self))
+    """A file that is not as it was written; the message says which, and what to do."""
 
 
-def _broken_again(path: Path, message: str) -> BrokenShardError:
-    error = BrokenShardError(path, "")
-    error.args = (message,)
-    return error
+def broken(path: Path, what: str) -> BrokenShardError:
+    """The error that says what is wrong with a file."""
+    return BrokenShardError(
+        f"{path} is broken: {what}. The command that made the cache makes it again: "
+        f"sam-uniref cache --data DATA --model MODEL --out {path.parent.parent}"
+    )
 
 
 @dataclass(frozen=True)
@@ -130,14 +117,14 @@ class Shard:
             length = os.fstat(file.fileno()).st_size
             header, start = self._read_header(file)
         if header["cache"] != digest:
-            raise BrokenShardError(path, f"it belongs to another cache, {header['cache']}")
+            raise broken(path, f"it belongs to another cache, {header['cache']}")
         self._start, self._size = start, header["size"]
         self.keys: tuple[str, ...] = tuple(entry[0] for entry in header["records"])
         self.names: tuple[str, ...] = tuple(entry[1] for entry in header["records"])
         self._checksums = [entry[2] for entry in header["records"]]
         wanted = start + self._size * len(self)
         if length != wanted:
-            raise BrokenShardError(path, f"it is {length} bytes long, and should be {wanted}")
+            raise broken(path, f"it is {length} bytes long, and should be {wanted}")
         self._bytes: Tensor | None = None
         self._checked = bytearray(len(self))
 
@@ -145,13 +132,13 @@ class Shard:
         """The header, and where the records begin."""
         begin = file.read(_START.size)
         if len(begin) < _START.size:
-            raise BrokenShardError(self.path, "it has no header")
+            raise broken(self.path, "it has no header")
         magic, length, checksum, _ = _START.unpack(begin)
         if magic != _MAGIC or length > _LONGEST_HEADER:
-            raise BrokenShardError(self.path, "it does not begin as a shard does")
+            raise broken(self.path, "it does not begin as a shard does")
         header = file.read(length)
         if len(header) < length or zlib.crc32(header) != checksum:
-            raise BrokenShardError(self.path, "its header is not as it was written")
+            raise broken(self.path, "its header is not as it was written")
         return json.loads(header), _first_record(length)
 
     def __len__(self) -> int:
@@ -175,13 +162,13 @@ class Shard:
         """
         if self._bytes is None:
             if self.path.stat().st_size != self.bytes_on_disk:  # to read beyond the end would end the process
-                raise BrokenShardError(self.path, "it was cut off")
+                raise broken(self.path, "it was cut off")
             self._bytes = torch.from_file(str(self.path), shared=False, size=self.bytes_on_disk, dtype=torch.uint8)
         start = self._start + row * self._size
         record = self._bytes[start : start + self._size]
         if not self._checked[row]:
             if zlib.crc32(record.numpy().data) != self._checksums[row]:
-                raise BrokenShardError(self.path, f"the checksum of the features of {self.names[row]} does not match")
+                raise broken(self.path, f"the checksum of the features of {self.names[row]} does not match")
             self._checked[row] = True
         return record
 
