@@ -54,14 +54,28 @@ def test_the_innermost_point_is_inside_and_nowhere_is_further_in(mask: NDArray[n
     assert depth[int(y), int(x)] == pytest.approx(max(depth.values()))
 
 
-def test_the_refined_method_answers_so_in_pictures_and_leaves_videos_alone() -> None:
+def test_the_refined_method_asks_twice_in_pictures_and_leaves_videos_alone() -> None:
     plain, refined = (load_method(name, "tiny", torch.device("cpu")) for name in ("samref", "samref_refined"))
     assert refined.made_of == {"method": "samref_refined", **plain.made_of}
     picture = np.random.default_rng(6).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     example = MaskReference(picture, disc(96, 128))
-    answer = plain.method.segment(picture, examples=[example])
+    ways = [[example], [example.turned(quarters) for quarters in range(4)]]
+    model: SamRef = refined.method.model  # type: ignore[attr-defined]
+    answers = [model.refine(picture, plain.method.segment(picture, examples=way)) for way in ways]
     again = refined.method.segment(picture, examples=[example])
-    wanted = refined.method.model.refine(picture, answer)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(again.logits, wanted.logits)
+    assert again.score == max(answer.score for answer in answers)
+    np.testing.assert_array_equal(again.logits, max(answers, key=lambda answer: answer.score).logits)
+    spoken = model.refine(picture, plain.method.segment(picture, text="a red square"))
+    np.testing.assert_array_equal(refined.method.segment(picture, text="a red square").logits, spoken.logits)
     tracks = [list(m.method.track([picture, picture], masks={1: disc(96, 128)})) for m in (plain, refined)]
     np.testing.assert_array_equal(*(track[1].labels for track in tracks))
+
+
+@given(st.integers(-5, 5), st.integers(-5, 5))
+def test_an_example_turns_with_its_mask(first: int, second: int) -> None:
+    picture = np.random.default_rng(7).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    ids = np.zeros((6, 9), np.uint8)
+    ids[:2, 4:], ids[4:, :3] = 1, 2
+    twice = MaskReference(picture, ids, object_id=2).turned(first).turned(second)
+    np.testing.assert_array_equal(twice.image, np.rot90(picture, first + second))
+    np.testing.assert_array_equal(twice.mask, np.rot90(ids == 2, first + second))
