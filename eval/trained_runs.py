@@ -43,12 +43,12 @@ def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = 
     """Train into a folder, or go on there, in a process of its own.
 
     Raises:
-        RuntimeError: If the command fails, or leaves no model; its output is above.
+        RuntimeError: If the command fails, is stopped, or leaves no model; its output is above. The same again goes on.
     """
     launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
     run_module([*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}", *overrides])
     if not is_trained(folder):
-        raise RuntimeError(f"training in {folder} was stopped; run again to go on")
+        raise RuntimeError(f"training has left no model in {folder}; run again to go on")
 
 
 def run_module(module: Sequence[str]) -> None:
@@ -58,4 +58,4 @@ def run_module(module: Sequence[str]) -> None:
         RuntimeError: If it fails; its output is above.
     """
     if subprocess.run([sys.executable, "-m", *module], check=False).returncode:  # noqa: S603 - our own commands
-        raise RuntimeError(f"failed: python -m {' '.join(module)}")
+        raise RuntimeError(f"failed: python -m {' '.join(module)}; run again to go on")

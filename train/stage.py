@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import write_json
+from sam_uniref.train.best import BestModel
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
-from sam_uniref.train.checkpoints import CheckpointFolder
-from sam_uniref.train.interruption import leave_signals_to_the_run
+from sam_uniref.train.checkpoints import CheckpointFolder, reported_disk, tensor_bytes
+from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.loop import StepResult
 from sam_uniref.train.settings import RunSettings, changed_settings, write_settings
 from sam_uniref.train.step import take_step
 from sam_uniref.train.summary import parameter_table
+from sam_uniref.train.trackers import start_trackers
 from sam_uniref.train.validation import validate
 
 logger = logging.getLogger("sam_uniref.train")
@@ -59,7 +58,8 @@ class Stage:
         optimizer: Any = build_optimizer(self.bare, settings.optimiser)
         self.model, self.optimizer = accelerator.prepare(self.bare, optimizer)
         self.checkpoints = CheckpointFolder(self.output / "checkpoints", settings.keep)
-        self._batches: Iterator[ReferenceBatch] = iter(())
+        self._batches: BatchLoader[ReferenceBatch] = BatchLoader((), 0, workers=0, timeout=0)
+        self._best: BestModel | None = None
 
     # ---- Before the first step ----
 
@@ -101,11 +101,13 @@ class Stage:
             self.accelerator.num_processes,
             settings.one_orientation,
         )
-        self.accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
+        start_trackers(self.accelerator, settings)
         if self.accelerator.is_main_process:
             write_settings(settings, self._recorded)
+        if settings.best is not None:
+            self._best = BestModel(self.output / "best", settings.best, self.accelerator, resumed=step > 0)
         self.accelerator.wait_for_everyone()
-        self._batches = iter(make_loader(settings, batches, step))
+        self._batches = BatchLoader(batches, step * settings.accumulate, settings.workers, settings.loader_timeout)
         self.model.train()
 
     # ---- What `run_steps` asks for ----
@@ -121,18 +123,22 @@ class Stage:
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         self.checkpoints.save(step, self.bare, self.optimizer.optimizer, {"scaler": scaler})
 
-    def measure(self) -> dict[str, float]:
-        """Validate; on every process."""
+    def measure(self, step: int) -> dict[str, float]:
+        """Validate after so many steps, and keep the model if it is the best; on every process."""
         settings = self.settings
-        return validate(self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most)
+        values = validate(self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most)
+        if self._best is not None:
+            self._best.offer(step, values, self.bare.save_pretrained, self._model_bytes)
+        return values
 
     # ---- After the last step ----
 
     def finish(self) -> None:
         """Validate if that is asked for, and write the model; on every process."""
-        results = self.measure() if self.settings.validate_at_end else {}
+        results = self.measure(self.settings.steps) if self.settings.validate_at_end else {}
         if self.accelerator.is_main_process:
-            self.bare.save_pretrained(self.output / "model")
+            with reported_disk("the model", self.output, self._model_bytes):
+                self.bare.save_pretrained(self.output / "model")
             if self.settings.validate_at_end:
                 write_json(self.output / "validation.json", results)
             for name, value in results.items():
@@ -141,27 +147,26 @@ class Stage:
         self.accelerator.log(results, step=self.settings.steps)
         self.accelerator.wait_for_everyone()  # the stage that follows reads the model
 
+    def close(self) -> None:
+        """End the loader's processes and the trackers."""
+        self._batches.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
     @property
     def name(self) -> str:
         """As the settings have it."""
         return self.settings.stage
 
     @property
+    def _model_bytes(self) -> int:
+        """What was trained, on disk; a model that holds its frozen weights too takes more."""
+        return tensor_bytes(self.bare.trained_state_dict())
+
+    @property
     def _recorded(self) -> Path:
         """Where the stage writes what it was made of."""
         return self.output / "settings.yaml"
-
-
-def make_loader(settings: RunSettings, batches: TrainingBatches, first_step: int) -> DataLoader[ReferenceBatch]:
-    """This process's batches in order, from a step on."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first_step * settings.accumulate, len(batches)),
-        num_workers=settings.workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_signals_to_the_run,
-    )
 
 
 def check_same_step(accelerator: Accelerator, step: int) -> None:

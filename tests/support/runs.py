@@ -97,14 +97,15 @@ def stop_after(
 
 
 def losses(log: Path) -> list[tuple[int, str, float]]:
-    """Step, task and loss of every whole line of a log."""
+    """Step, task and loss of every step that a log has a whole line of."""
     entries = []
     for line in log.read_text().splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             break
-        entries.append((entry["step"], entry["task"], entry["loss"]))
+        if "loss" in entry:
+            entries.append((entry["step"], entry["task"], entry["loss"]))
     return entries
 
 
