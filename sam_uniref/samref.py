@@ -240,6 +240,11 @@ class SamRef(PluggedSam):
             parts.append(TrainablePart("text encoder", self.text_encoder.model, lr_group="text"))
         return parts
 
+    def recomputed(self) -> list[nn.Module]:
+        """UniFusion, the mask encoder and most of the mask decoder."""
+        decoder = self.mask_decoder
+        return [self.fusion, *self.mask_encoder.stages(), *decoder.transformer.layers, decoder.output_upscaling]
+
     def without_lora(self) -> AbstractContextManager[None]:
         """Run the image encoder as the frozen SAM's."""
         return lora_disabled(self.sam.image_encoder) if has_lora(self.sam.image_encoder) else nullcontext()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sam_uniref.adapters import SentenceEncoder, has_lora
 from sam_uniref.config import ModelConfig
 from sam_uniref.predictor import Predictor
+from sam_uniref.recompute import recompute
 from sam_uniref.state import compare_names
 
 
@@ -111,6 +112,22 @@ class TrainableModel(Predictor):
         """
         if options:
             raise ValueError(f"the options {sorted(options)} of a {self.config.kind} can't be changed any more")
+
+    def checkpoint_activations(self) -> None:
+        """Train in less memory: parts compute anew for their gradients what they would have kept, see `recompute`.
+
+        Raises:
+            ValueError: If this kind of model has no such parts.
+        """
+        parts = self.recomputed()
+        if not parts:
+            raise ValueError(f"checkpoint_activations does nothing for a {self.config.kind}; leave it out")
+        for part in parts:
+            recompute(part)
+
+    def recomputed(self) -> list[nn.Module]:
+        """What `checkpoint_activations` is about, each run by being called; one may lie in another."""
+        return []
 
     def add_text_encoder(self, text_encoder: str | Path) -> None:
         """Give a model without sentences a text encoder, whose resizer is fresh.

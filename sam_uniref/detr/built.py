@@ -99,6 +99,12 @@ class BuiltUniRef(TrainableModel):
         groups["offsets"] = [p for p in base if id(p) in offsets]
         return groups
 
+    def recomputed(self) -> list[nn.Module]:
+        """UniFusion, the mask encoder, and the layers of the transformer's encoder and decoder."""
+        transformer = self.transformer
+        layers = [*transformer.encoder.layers, *transformer.decoder.layers]
+        return [self.fusion, *self.mask_encoder.stages(), *layers]
+
     def trained_state_dict(self) -> dict[str, Tensor]:
         """Everything; of the text encoder the language model only if it was ever trained."""
         state = self.state_dict()
