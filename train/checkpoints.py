@@ -22,14 +22,36 @@ _NAME = re.compile(r"^step_(\d{7})$")
 _WEIGHTS, _OPTIMIZER, _TRAINER = "trained.safetensors", "optimizer.pt", "trainer.json"
 
 
-class Checkpointed(Protocol):
-    """A model that says what training changes of it."""
+class HasTrained(Protocol):
+    """What says what training changes of a model."""
 
     def trained_state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint must hold, by name."""
 
+
+class Checkpointed(HasTrained, Protocol):
+    """A model that says what training changes of it, and takes it back."""
+
     def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Load what `trained_state_dict` gave."""
+
+
+class HasState(Protocol):
+    """As much of an optimiser as is saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its moments and options."""
+
+
+class Restorable(HasState, Protocol):
+    """As much of an optimiser as is restored."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Its options, by group of parameters."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,7 @@ class CheckpointFolder:
                 f"{self.folder.parent} holds the checkpoints of a run; go on with --resume, or give another output="
             )
 
-    def save(self, step: int, model: Checkpointed, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    def save(self, step: int, model: HasTrained, optimizer: HasState, state: dict[str, Any]) -> Path:
         """Write the state after ``step`` steps, then drop the oldest."""
         path = self.folder / f"step_{step:07d}"
         for unfinished in self.folder.glob(".step_*"):  # by a run that was killed while it wrote
@@ -76,7 +98,7 @@ class CheckpointFolder:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def restore(self, model: Checkpointed, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def restore(self, model: Checkpointed, optimizer: Restorable) -> dict[str, Any] | None:
         """Load the newest checkpoint that can be read; one that is broken is passed over with a warning.
 
         Rates and weight decay stay as the optimiser has them, so that a resumed run follows its settings.

@@ -61,7 +61,7 @@ def run_steps(
         plan: Length and intervals.
         first: Steps that are done.
         take_step: Takes the step of a number; called on every process.
-        save: Writes a checkpoint after so many steps; called on the main process.
+        save: Writes a checkpoint after so many steps; called on every process.
         validate: Gives the values to log; called on every process.
 
     Returns:
@@ -87,7 +87,7 @@ def run_steps(
                 if main:
                     progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             stop = any_process(accelerator, interruption.requested)
-            if main and (stop or step % plan.save_every == 0 or step == plan.steps):
+            if stop or step % plan.save_every == 0 or step == plan.steps:
                 save(step)
             if stop:
                 break

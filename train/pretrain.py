@@ -131,9 +131,12 @@ def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) ->
     model.train()
     output = Path(settings.output)
     plan = StepPlan(output, settings.steps, settings.save_every, settings.log_every, settings.validate_every)
-    done = run_steps(
-        accelerator, plan, first, take_step, lambda step: folder.save(step, bare, optimizer.optimizer, {}), validate
-    )
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            folder.save(step, bare, optimizer.optimizer, {})
+
+    done = run_steps(accelerator, plan, first, take_step, save, validate)
     if done < settings.steps:
         logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
     elif accelerator.is_main_process:
