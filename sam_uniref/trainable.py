@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from sam_uniref.adapters import SentenceEncoder, has_lora
@@ -65,14 +66,16 @@ class TrainableModel(Predictor):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """As `fresh`, on the meta device: shapes and no memory.
+        """As `fresh`, without any file: shapes and no memory, or random weights.
 
         Args:
             size: As in `fresh`.
             text_model: A language model and its tokenizer, or None for a model without sentences.
             image_size: As in `fresh`.
             config: As in `fresh`.
+            device: By default ``"meta"``, where there are shapes and no memory.
         """
 
     @classmethod

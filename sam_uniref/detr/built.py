@@ -174,10 +174,11 @@ class BuiltUniRef(TrainableModel):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """Shapes and no memory; see `TrainableModel.skeleton`."""
+        """See `TrainableModel.skeleton`."""
         own = checkpoint_files.sized_config(size, image_size, cast(UniRefConfig | None, config))
-        with torch.device("meta"):
+        with torch.device(device):
             text = None if text_model is None else checkpoint_files.wrap_text_model(*text_model, own)
             return cls(build_backbone(own.backbone), text, own)
 
