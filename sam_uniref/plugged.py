@@ -139,10 +139,11 @@ class PluggedSam(TrainableModel):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """Shapes and no memory; see `TrainableModel.skeleton`."""
+        """See `TrainableModel.skeleton`."""
         own = cast(PluggedConfig, config) if config else cls.config_class.for_size(size)
-        with torch.device("meta"):
+        with torch.device(device):
             host = SamHost(build_sam(size), image_size)
             text = None if text_model is None else cls.wrap_text_model(*text_model, host.channels, own.text_encoder)
             return cls(host, text, own)

@@ -99,8 +99,10 @@ def without_aliases(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
     unique = {}
     for name, tensor in state_dict.items():
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and tensor.device.type != "meta" and key in seen:
+        # Of a tensor that processes share out (FSDP2) this one's share has an address; shapes alone have none.
+        address = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).data_ptr()
+        key = (address, tensor.shape, tensor.stride())
+        if address and key in seen:
             continue
         seen.add(key)
         unique[name] = tensor

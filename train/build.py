@@ -50,6 +50,8 @@ def build_model(settings: RunSettings) -> TrainableModel:
         )
     model.train_text_encoder(settings.train_text_encoder)
     model.choose_losses(settings.loss_options)
+    if settings.checkpoint_activations:
+        model.checkpoint_activations()
     return model
 
 

@@ -28,14 +28,36 @@ _WEIGHTS, _OPTIMIZER, _TRAINER = "trained.safetensors", "optimizer.pt", "trainer
 _CHECKSUMS = "checksums.json"
 
 
-class Checkpointed(Protocol):
-    """A model that says what training changes of it."""
+class HasTrained(Protocol):
+    """What says what training changes of a model."""
 
     def trained_state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint must hold, by name."""
 
+
+class Checkpointed(HasTrained, Protocol):
+    """A model that says what training changes of it, and takes it back."""
+
     def load_trained_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Load what `trained_state_dict` gave."""
+
+
+class HasState(Protocol):
+    """As much of an optimiser as is saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its moments and options."""
+
+
+class Restorable(HasState, Protocol):
+    """As much of an optimiser as is restored."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Its options, by group of parameters."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave."""
 
 
 class CheckpointNotSavedError(OSError):
@@ -72,7 +94,7 @@ class CheckpointFolder:
                 f"{self.folder.parent} holds the checkpoints of a run; go on with --resume, or give another output="
             )
 
-    def save(self, step: int, model: Checkpointed, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> Path:
+    def save(self, step: int, model: HasTrained, optimizer: HasState, state: dict[str, Any]) -> Path:
         """Write the state after ``step`` steps, then drop the oldest.
 
         Raises:
@@ -103,7 +125,7 @@ class CheckpointFolder:
         for path in [*later, *earlier[self.keep :]]:
             _drop(path)
 
-    def restore(self, model: Checkpointed, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def restore(self, model: Checkpointed, optimizer: Restorable) -> dict[str, Any] | None:
         """Load the newest checkpoint that is as it was written; one that is broken is passed over with a warning.
 
         Rates and weight decay stay as the optimiser has them, so that a resumed run follows its settings.

@@ -12,8 +12,9 @@
         train/finetune.py --config configs/sam_vit_h_image.yaml
     # RefSAM, by the settings of the same name
     accelerate launch train/finetune.py --config configs/refsam_vit_h.yaml
-    # what a configuration would do, without weights or data
+    # what a configuration would do, without weights or data; and how long it would take this machine
     accelerate launch train/finetune.py --config configs/sam_vit_h_video.yaml --plan
+    accelerate launch train/finetune.py --config configs/sam_vit_h_video.yaml --plan --measure 3
     # go on from the newest whole checkpoint: the same command, with --resume
     accelerate launch train/finetune.py --config configs/folder.yaml --resume data.fss.root=my_pictures \
         data.vos.weight=0 data.ris.weight=0
@@ -36,6 +37,7 @@ from rich.console import Console
 
 from sam_uniref.train.exit_codes import of_signal, run_command
 from sam_uniref.train.loop import StepPlan, run_steps
+from sam_uniref.train.measuring import measured_plan
 from sam_uniref.train.plan import plan
 from sam_uniref.train.settings import RunSettings, load_settings
 from sam_uniref.train.stage import Stage
@@ -49,8 +51,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="YAML file of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint of the output")
     parser.add_argument("--plan", action="store_true", help="print what the run would do, and stop")
+    parser.add_argument(
+        "--measure", type=int, metavar="N", help="with --plan: N steps of each data set on this machine, in one process"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    if arguments.measure is not None and (arguments.measure < 1 or not arguments.plan):
+        parser.error("--measure is a number of steps from 1 on, and goes with --plan")
+    return arguments
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:
@@ -108,6 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.plan:
             if accelerator.is_main_process:
                 Console(width=120).print(plan(settings, accelerator.num_processes, stages[0].model))
+            if arguments.measure:
+                Console(width=120).print(measured_plan(settings, accelerator, stages[0].model, arguments.measure))
             continue
         stopped = train(settings, accelerator, arguments.resume)
         if stopped:

@@ -95,7 +95,7 @@ def run_steps(
         plan: Length and intervals.
         first: Steps that are done.
         take_step: Takes the step of a number; called on every process.
-        save: Writes a checkpoint after so many steps; called on the main process. If the disk is full, training goes
+        save: Writes a checkpoint after so many steps; called on every process. If the disk is full, training goes
             on and the next one is tried.
         validate: Gives the values to log after so many steps; called on every process.
 
@@ -123,7 +123,7 @@ def run_steps(
                     journal.write(step, {"validation": values})
                     progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             stop = highest(accelerator, interruption.number)
-            if main and (stop or step % plan.save_every == 0 or step == plan.steps):
+            if stop or step % plan.save_every == 0 or step == plan.steps:
                 saved = is_saved(save, step)
             if stop:
                 break

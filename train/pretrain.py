@@ -137,10 +137,13 @@ def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) ->
     model.train()
     output = Path(settings.output)
     plan = StepPlan(output, settings.steps, settings.save_every, settings.log_every, settings.validate_every)
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            folder.save(step, bare, optimizer.optimizer, {})
+
     try:
-        end = run_steps(
-            accelerator, plan, first, take_step, lambda step: folder.save(step, bare, optimizer.optimizer, {}), validate
-        )
+        end = run_steps(accelerator, plan, first, take_step, save, validate)
         if end.step == settings.steps and accelerator.is_main_process:
             values = validate(end.step)
             with reported_disk("the SAM", output, tensor_bytes(bare.host.state_dict()) // 2):

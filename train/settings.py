@@ -137,6 +137,9 @@ class RunSettings:
     one_orientation: bool = field(
         default=False, metadata={"help": "a batch's pictures are all wider than high, or none is: less is padding"}
     )
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "less memory, more time, the same gradients: activations are computed twice"}
+    )
     precision: str = field(default="no", metadata={"help": "no, fp16 or bf16"})
     seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
     workers: int = field(default=2, metadata={"help": "loader processes"})

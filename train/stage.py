@@ -18,7 +18,16 @@ from sam_uniref.train.build import build_datasets, build_model, build_optimizer,
 from sam_uniref.train.checkpoints import CheckpointFolder, reported_disk, tensor_bytes
 from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.loop import StepResult
+from sam_uniref.train.resuming import recorded_batch, same_samples
 from sam_uniref.train.settings import RunSettings, changed_settings, write_settings
+from sam_uniref.train.sharding import (
+    Gathered,
+    WholeModel,
+    WholeOptimizer,
+    share_out,
+    usable_parameters,
+    whole_parameters,
+)
 from sam_uniref.train.step import take_step
 from sam_uniref.train.summary import parameter_table
 from sam_uniref.train.trackers import start_trackers
@@ -49,6 +58,7 @@ class Stage:
 
     def __init__(self, settings: RunSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
+        self._given = settings
         self.output = Path(settings.output)
         self.datasets = build_datasets(settings)
         self.bare = build_model(settings)
@@ -56,6 +66,7 @@ class Stage:
         if accelerator.is_main_process:
             Console(width=110).print(parameter_table(self.bare))
         optimizer: Any = build_optimizer(self.bare, settings.optimiser)
+        share_out(accelerator, self.bare)
         self.model, self.optimizer = accelerator.prepare(self.bare, optimizer)
         self.checkpoints = CheckpointFolder(self.output / "checkpoints", settings.keep)
         self._batches: BatchLoader[ReferenceBatch] = BatchLoader((), 0, workers=0, timeout=0)
@@ -71,7 +82,8 @@ class Stage:
             ValueError: If none of them fits, or the processes do not see the same ones.
         """
         self.checkpoints.refuse_overwriting(resume)
-        state = self.checkpoints.restore(self.bare, self.optimizer.optimizer) if resume else None
+        whole = WholeModel(self.bare), WholeOptimizer(self.optimizer.optimizer)
+        state = self.checkpoints.restore(*whole) if resume else None
         done = state["step"] if state else 0
         check_same_step(self.accelerator, done)
         if state:
@@ -79,7 +91,21 @@ class Stage:
                 logger.warning("stage %s went on to step %d with another setting: %s", self.name, done, change)
             if self.accelerator.scaler is not None and state.get("scaler"):
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+            self._keep_samples(state.get("batch"))
         return done
+
+    def _keep_samples(self, recorded: dict[str, int] | None) -> None:
+        """Share a step's samples out anew if there were more processes, or fewer."""
+        self.settings = same_samples(self._given, recorded, self.accelerator.num_processes)
+        self.accelerator.gradient_accumulation_steps = self.settings.accumulate
+        if self.settings != self._given:
+            logger.warning(
+                "%d processes share a step's %d samples in batches of %d, accumulate=%d",
+                self.accelerator.num_processes,
+                recorded["samples"] if recorded else 0,
+                self.settings.batch_size,
+                self.settings.accumulate,
+            )
 
     @property
     def finished(self) -> bool:
@@ -119,16 +145,22 @@ class Stage:
         return StepResult(micro[0].task, values)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; on the main process."""
-        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-        self.checkpoints.save(step, self.bare, self.optimizer.optimizer, {"scaler": scaler})
+        """Write a checkpoint, the main process for all; on every process."""
+        bare, optimizer = WholeModel(self.bare), WholeOptimizer(self.optimizer.optimizer)
+        held = Gathered(bare.trained_state_dict(), optimizer.state_dict())
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+            batch = recorded_batch(self.settings, self._given, self.accelerator.num_processes)
+            self.checkpoints.save(step, held, held, {"scaler": scaler, "batch": batch})
 
     def measure(self, step: int) -> dict[str, float]:
         """Validate after so many steps, and keep the model if it is the best; on every process."""
         settings = self.settings
-        values = validate(self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most)
+        with usable_parameters(self.bare):
+            values = validate(self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most)
         if self._best is not None:
-            self._best.offer(step, values, self.bare.save_pretrained, self._model_bytes)
+            with whole_parameters(self.bare):
+                self._best.offer(step, values, self.bare.save_pretrained, self._model_bytes)
         return values
 
     # ---- After the last step ----
@@ -136,9 +168,11 @@ class Stage:
     def finish(self) -> None:
         """Validate if that is asked for, and write the model; on every process."""
         results = self.measure(self.settings.steps) if self.settings.validate_at_end else {}
+        with whole_parameters(self.bare):
+            if self.accelerator.is_main_process:
+                with reported_disk("the model", self.output, self._model_bytes):
+                    self.bare.save_pretrained(self.output / "model")
         if self.accelerator.is_main_process:
-            with reported_disk("the model", self.output, self._model_bytes):
-                self.bare.save_pretrained(self.output / "model")
             if self.settings.validate_at_end:
                 write_json(self.output / "validation.json", results)
             for name, value in results.items():

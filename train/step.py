@@ -35,7 +35,8 @@ def take_step(
     summed: dict[str, torch.Tensor] = {}
     for batch in batches:
         with accelerator.accumulate(model):
-            losses = model(batch.to(accelerator.device))
+            with accelerator.autocast():  # which FSDP2 leaves to us
+                losses = model(batch.to(accelerator.device))
             total = sum(weights[name] * loss for name, loss in losses.items())
             for name, loss in {"loss": total, **losses}.items():
                 summed[name] = summed.get(name, 0) + loss.detach() / len(batches)
