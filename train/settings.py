@@ -159,6 +159,9 @@ class RunSettings:
     validate_every: int = field(default=0, metadata={"help": "steps; 0: not during the run"})
     validate_most: int = field(default=1000, metadata={"help": "episodes a data set, spread evenly; 0: all"})
     validate_at_end: bool = field(default=True, metadata={"help": "write validation.json"})
+    cache: str | None = field(
+        default=None, metadata={"help": "folder of sam-uniref cache: the frozen encoder's features; none: it runs"}
+    )
     tracker: str = field(default="tensorboard", metadata={"help": "any of Accelerate's, or none"})
     model: ModelSettings = field(default_factory=ModelSettings)
     data: dict[str, DataSettings] = field(default_factory=dict)

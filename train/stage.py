@@ -14,7 +14,7 @@ from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import write_json
 from sam_uniref.train.best import BestModel
-from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
+from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes, open_features
 from sam_uniref.train.checkpoints import CheckpointFolder, reported_disk, tensor_bytes
 from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.loop import StepResult
@@ -46,6 +46,7 @@ class Stage:
     Attributes:
         output: Folder of the stage.
         datasets: To draw from and to validate on.
+        features: Of their pictures, where the frozen encoder is not to run.
         bare: The model.
         model: The same as its processes share it.
         optimizer: As the accelerator prepared it.
@@ -63,6 +64,7 @@ class Stage:
         self.datasets = build_datasets(settings)
         self.bare = build_model(settings)
         check_classes(self.bare, self.datasets)
+        self.features = open_features(settings, self.bare, self.datasets)
         if accelerator.is_main_process:
             Console(width=110).print(parameter_table(self.bare))
         optimizer: Any = build_optimizer(self.bare, settings.optimiser)
@@ -126,6 +128,7 @@ class Stage:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             settings.one_orientation,
+            self.features,
         )
         start_trackers(self.accelerator, settings)
         if self.accelerator.is_main_process:
@@ -157,7 +160,9 @@ class Stage:
         """Validate after so many steps, and keep the model if it is the best; on every process."""
         settings = self.settings
         with usable_parameters(self.bare):
-            values = validate(self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most)
+            values = validate(
+                self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most, self.features
+            )
         if self._best is not None:
             with whole_parameters(self.bare):
                 self._best.offer(step, values, self.bare.save_pretrained, self._model_bytes)
