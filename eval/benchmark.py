@@ -42,10 +42,10 @@ from sam_uniref.adapters import ReferenceFeatures, concat
 from sam_uniref.eval import data_benchmark, metrics_benchmark, unifusion_benchmark
 from sam_uniref.eval.commands import OneLineParser, counts, say_error
 from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
-from sam_uniref.eval.memory import peak_megabytes, reset_peak
 from sam_uniref.eval.object_cost import unavoidable_parts
 from sam_uniref.interfaces import MaskPrediction
 from sam_uniref.loading import best_device, load_class_for_use, named_device
+from sam_uniref.memory import peak_megabytes, reset_peak
 from sam_uniref.packaged import PACKAGED
 from sam_uniref.sam import SAM_SIZES
 from sam_uniref.samref import SamRef

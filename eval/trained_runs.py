@@ -51,12 +51,12 @@ def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = 
         log: Where what it says is added, in place of this process's own output.
 
     Raises:
-        RuntimeError: If the command fails, or leaves no model.
+        RuntimeError: If the command fails, is stopped, or leaves no model. The same again goes on.
     """
     launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
     run_module([*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}", *overrides], log)
     if not is_trained(folder):
-        raise RuntimeError(f"training in {folder} was stopped; run again to go on")
+        raise RuntimeError(f"training has left no model in {folder}; run again to go on")
 
 
 def run_module(module: Sequence[str], log: Path | None = None) -> None:

@@ -32,8 +32,8 @@ from tqdm.auto import tqdm
 from sam_uniref.adapters import FrameReference, FrameReferences, ReferenceFeatures, UniFusion, concat
 from sam_uniref.eval.commands import counts
 from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
-from sam_uniref.eval.memory import peak_megabytes, release_free, reset_peak
 from sam_uniref.loading import best_device, named_device
+from sam_uniref.memory import peak_megabytes, release_free, reset_peak
 from sam_uniref.state import write_json
 
 STRIDES = (8, 16, 32, 64)

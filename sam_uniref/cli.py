@@ -1,4 +1,4 @@
-"""The ``sam-uniref`` command: info, segment, encode, track, convert; and data, which has commands of its own.
+"""The ``sam-uniref`` command: info, segment, encode, track, convert, cache; and data, which has commands of its own.
 
 Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from sam_uniref.cache_cli import cache
 from sam_uniref.convert_cli import convert
 from sam_uniref.data_cli import JsonOption, data_app
 from sam_uniref.output_checks import check_output_file, check_output_folder
@@ -66,6 +67,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(convert)
+app.command()(cache)
 
 ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")]
 CheckpointOption = Annotated[

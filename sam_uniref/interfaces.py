@@ -173,6 +173,10 @@ class ImageBackbone(Protocol):
     strides: tuple[int, ...]
     channels: int
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The network whose weights decide what `encode` gives."""
+
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``(B, 3, H, W)`` to levels ``(B, C, h, w)`` and finer skip maps."""
 
@@ -225,6 +229,30 @@ class ReferenceSegmenter(nn.Module, ABC):
         self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
     ) -> ImageFeatures:
         """Encode normalised, padded images ``(B, 3, H, W)``, once each."""
+
+    def frozen_backbone(self) -> ImageBackbone:
+        """The encoder, whose answers may be kept since training leaves it as it is.
+
+        Raises:
+            ValueError: If training changes it, saying how.
+        """
+        raise ValueError(f"a {type(self).__name__} trains its image encoder, so that there is nothing to cache")
+
+    def encoded_before(
+        self,
+        pixels: Tensor,
+        input_sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+        levels: tuple[Tensor, ...],
+    ) -> ImageFeatures:
+        """As `encode_pixels`, with what `frozen_backbone` made of the pixels before."""
+        raise ValueError(f"a {type(self).__name__} trains its image encoder, so that nothing of it can be reused")
+
+    def features_of(self, batch: ReferenceBatch) -> ImageFeatures:
+        """A batch's pictures: encoded now, once each, in one call, or before."""
+        if batch.levels is None:
+            return self.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+        return self.encoded_before(batch.pixels, batch.input_sizes, batch.original_sizes, batch.levels)
 
     @abstractmethod
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
@@ -303,8 +331,8 @@ class ReferenceSegmenter(nn.Module, ABC):
         return references
 
     def forward(self, batch: ReferenceBatch) -> dict[str, Tensor]:
-        """Losses of a training batch. Its pictures go through the encoder once each, in one call."""
-        features = self.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+        """Losses of a training batch."""
+        features = self.features_of(batch)
         references = self.references_of(batch, features)
         if not references and len(features) != len(batch):  # a picture that was drawn twice is there once
             features = features.select(batch.query_index.tolist())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sam_uniref import packaged
-from sam_uniref.adapters import SentenceEncoder, load_text_model
+from sam_uniref.adapters import SentenceEncoder, has_lora, load_text_model
 from sam_uniref.config import BaseSamConfig, ModelConfig, PluggedConfig, SentenceConfig
 from sam_uniref.interfaces import ImageFeatures, TrainablePart
 from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
@@ -139,10 +139,11 @@ class PluggedSam(TrainableModel):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """Shapes and no memory; see `TrainableModel.skeleton`."""
+        """See `TrainableModel.skeleton`."""
         own = cast(PluggedConfig, config) if config else cls.config_class.for_size(size)
-        with torch.device("meta"):
+        with torch.device(device):
             host = SamHost(build_sam(size), image_size)
             text = None if text_model is None else cls.wrap_text_model(*text_model, host.channels, own.text_encoder)
             return cls(host, text, own)
@@ -176,7 +177,34 @@ class PluggedSam(TrainableModel):
         self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
     ) -> ImageFeatures:
         """Encode ``(B, 3, S, S)`` images, normalised and padded, once each."""
-        return self.sam.image_features(pixels, input_sizes, original_sizes, self.encode_levels(pixels))
+        levels = self.adapted(self.encode_levels(pixels))
+        return self.sam.image_features(pixels, input_sizes, original_sizes, levels)
+
+    def frozen_backbone(self) -> SamHost:
+        """SAM, if nothing in its image encoder is trained."""
+        if has_lora(self.sam.image_encoder):
+            raise ValueError(
+                "LoRA changes the image encoder with every step, so that there is nothing to cache; leave the cache "
+                "out, or lora.image_targets"
+            )
+        if any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters()):
+            raise ValueError("the image encoder is trained, so that there is nothing to cache; leave the cache out")
+        return self.sam
+
+    def encoded_before(
+        self,
+        pixels: Tensor,
+        input_sizes: Sequence[Size],
+        original_sizes: Sequence[Size],
+        levels: tuple[Tensor, ...],
+    ) -> ImageFeatures:
+        """As `encode_pixels`, with what SAM's encoder made of ``(B, 3, S, S)`` images before."""
+        levels = self.adapted(tuple(level.to(pixels.dtype) for level in levels))
+        return self.sam.image_features(pixels, input_sizes, original_sizes, levels)
+
+    def adapted(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the model goes on with in place of its encoder's levels; by default these."""
+        return levels
 
     def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, S, S)`` to levels ``(B, C, h, w)``; without gradients unless SAM's encoder has something trained."""

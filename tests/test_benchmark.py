@@ -10,7 +10,7 @@ import torch
 
 from sam_uniref import SamRef, VideoTracker
 from sam_uniref.eval.benchmark import all_seen, discs, main, picture
-from sam_uniref.eval.memory import peak_megabytes, reset_peak
+from sam_uniref.memory import peak_megabytes, reset_peak
 
 
 def test_one_pass_a_frame_beside_the_published_one_an_object(

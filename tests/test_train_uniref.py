@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from sam_uniref.data import TrainingBatches
 from sam_uniref.detr.uniref import UniRef
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
-from sam_uniref.train.finetune import take_step
 from sam_uniref.train.settings import RunSettings, load_settings
+from sam_uniref.train.step import take_step
 from sam_uniref.train.validation import found_shares
 
 OPTIONS = {"fusion": {"dropout": 0.0}, "text_encoder": {"dropout": 0.0}, "image": {"short": 64, "longest": 64}}
@@ -85,7 +85,7 @@ def test_a_run_leaves_a_model_and_a_log(unbroken: Path) -> None:
 def test_a_stopped_run_resumes_as_if_unbroken(unbroken: Path, tmp_path: Path) -> None:
     config = write(tmp_path / "run.yaml", tmp_path / "out")
     stopped = stop_after(config, 3, signal.SIGTERM)
-    assert stopped.returncode == 0, stopped.stdout
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stdout
     resumed = finetune(config, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after step" in resumed.stderr

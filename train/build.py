@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from sam_uniref.cache import FeatureCache, open_cache
 from sam_uniref.config import ModelConfig, build_dataclass, unknown_key
 from sam_uniref.data import SampleSource, open_source
+from sam_uniref.data.shown import check_listed
 from sam_uniref.interfaces import ReferenceSegmenter
 from sam_uniref.models import model_class
 from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
@@ -50,6 +52,8 @@ def build_model(settings: RunSettings) -> TrainableModel:
         )
     model.train_text_encoder(settings.train_text_encoder)
     model.choose_losses(settings.loss_options)
+    if settings.checkpoint_activations:
+        model.checkpoint_activations()
     return model
 
 
@@ -105,6 +109,23 @@ def build_datasets(settings: RunSettings) -> list[SampleSource]:
     if not drawn:
         raise ValueError("the configuration names no data with a weight; add data.<name>.root and data.<name>.task")
     return [build_dataset(name, entry) for name, entry in drawn.items()]
+
+
+def open_features(
+    settings: RunSettings, model: ReferenceSegmenter, datasets: Sequence[SampleSource]
+) -> FeatureCache | None:
+    """The cache of the frozen encoder's features, if the run has one.
+
+    Raises:
+        FileNotFoundError: If there is none in its folder.
+        ValueError: If it is of another encoder or input size or broken, the model trains its encoder, or a data set's
+            pictures never look the same twice.
+    """
+    if settings.cache is None:
+        return None
+    backbone = model.frozen_backbone()
+    check_listed(datasets)
+    return open_cache(settings.cache, backbone)
 
 
 def build_optimizer(model: ReferenceSegmenter, settings: OptimiserSettings) -> torch.optim.AdamW:

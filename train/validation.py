@@ -6,6 +6,7 @@ Of detection, which follows nothing: the share of objects that are found.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from sam_uniref.cache import FeatureCache, NotCachedError
 from sam_uniref.data import ReferenceBatch, Sample, SampleSource, collate
 from sam_uniref.images import RGB
 from sam_uniref.interfaces import ReferenceSegmenter
@@ -39,7 +41,7 @@ class Detector(Protocol):
 def predict_batch(model: ReferenceSegmenter, batch: ReferenceBatch) -> list[torch.Tensor]:
     """The masks of a batch at their pictures' sizes, each ``(H, W)`` bool."""
     batch = batch.to(model.device)
-    features = model.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+    features = model.features_of(batch)
     logits = model.predict(features, model.references_of(batch, features)).logits.float()
 
     def at_its_size(row: int, at: int) -> torch.Tensor:
@@ -49,9 +51,15 @@ def predict_batch(model: ReferenceSegmenter, batch: ReferenceBatch) -> list[torc
     return [at_its_size(row, at) for row, at in enumerate(batch.query_index.tolist())]
 
 
-def episode_iou(model: ReferenceSegmenter, samples: Sequence[Sample]) -> list[float]:
-    """IoU of each sample at its picture's size."""
-    masks = predict_batch(model, collate(samples, model.transform))
+def episode_iou(
+    model: ReferenceSegmenter, samples: Sequence[Sample], features: FeatureCache | None = None
+) -> list[float]:
+    """IoU of each sample at its picture's size; what a cache lacks of a batch's pictures is encoded, as without one."""
+    try:
+        batch = collate(samples, model.transform, features)
+    except NotCachedError:
+        batch = collate(samples, model.transform)
+    masks = predict_batch(model, batch)
     ious = []
     for sample, mask in zip(samples, masks, strict=True):
         predicted = mask.cpu().numpy()
@@ -84,6 +92,7 @@ def validate(
     accelerator: Accelerator,
     batch_size: int,
     most: int = 0,
+    features: FeatureCache | None = None,
 ) -> dict[str, float]:
     """Mean IoU of every data set, shared out over processes; of detection the mean share of objects that are found.
 
@@ -93,6 +102,7 @@ def validate(
         accelerator: For its processes.
         batch_size: Episodes encoded at a time.
         most: Of a data set with more episodes, so many are taken, spread evenly; 0: all.
+        features: Of pictures that the frozen encoder saw before.
 
     Returns:
         ``<data set>/<split>_iou`` and ``<data set>/<split>_iou_swapped``; the second with the references of
@@ -102,6 +112,7 @@ def validate(
     was_training = model.training
     model.eval()
     results = {}
+    measure = partial(episode_iou, features=features)
     for dataset in datasets:
         if dataset.task == "detection":
             name = f"{dataset.name}/{dataset.validation_split}_found"
@@ -111,7 +122,7 @@ def validate(
             if swapped and not dataset.can_swap:
                 continue
             name = f"{dataset.name}/{dataset.validation_split}_iou{'_swapped' if swapped else ''}"
-            results[name] = _mean(episode_iou, model, dataset, swapped, accelerator, batch_size, most)
+            results[name] = _mean(measure, model, dataset, swapped, accelerator, batch_size, most)
     model.train(was_training)
     return results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from sam_uniref.data.instances import PictureObjects
 from sam_uniref.images import RGB, Mask
+from sam_uniref.transforms import Size
 
 _TRIES = 10
 # What surrounds a shrunken picture: ImageNet's mean colour, which is zero to the network.
@@ -34,6 +36,8 @@ class Augmentation:
             width each drawn by itself; none larger than the picture.
         crop_at: The short sides in pixels, of which one is drawn, that the picture is brought to for ``crop_sides`` to
             be measured in it; none: as it is.
+        views: In place of crops drawn freely, so many windows that a picture always has, whatever is asked about it:
+            with the flips, a short list is all that training ever sees of it (`listed`). 0: any window.
         keep: Share of the object's pixels that a crop must keep; of several, at least one keeps it.
         scale: Smallest and largest factor that a picture is scaled by, in its own frame: above 1 its outer parts fall
             away, below 1 it is surrounded by a grey margin. ``(1, 1)`` leaves it.
@@ -46,6 +50,7 @@ class Augmentation:
     smallest: float = 0.6
     crop_sides: tuple[int, int] | None = None
     crop_at: tuple[int, ...] = ()
+    views: int = 0
     keep: float = 0.7
     scale: tuple[float, float] = (1.0, 1.0)
     color: float = 0.0
@@ -63,6 +68,38 @@ class Augmentation:
             raise ValueError(
                 f"crop_at are positive short sides to measure crop_sides at, got {self.crop_at} and {sides}"
             )
+        if self.views < 0:
+            raise ValueError(f"views must be at least 0, got {self.views}")
+        if self.views and not self._moves_only:
+            raise ValueError(
+                "views are flips and crops alone, so scale must be (1, 1) and color 0, got "
+                f"{self.scale} and {self.color}"
+            )
+
+    @property
+    def _moves_only(self) -> bool:
+        """Whether no pixel gets a value that is not in the picture."""
+        return tuple(self.scale) == (1.0, 1.0) and not self.color
+
+    @property
+    def most_views(self) -> int | None:
+        """How many views of a picture there are at most; None where they are drawn without end."""
+        if not self._moves_only or (self.crop and not self.views):
+            return None
+        return (1 + (self.views if self.crop else 0)) * (2 if self.flip else 1)
+
+    def listed(self, image: RGB) -> list[RGB]:
+        """All that a call can make of a picture, the picture itself first.
+
+        Raises:
+            ValueError: If there is no end to it.
+        """
+        if self.most_views is None:
+            raise ValueError("views are drawn without end; set views, and leave scale and color as they are")
+        windows = self._listed_windows(image) if self.crop else []
+        cut = [image, *(image[top : top + rows, left : left + columns] for top, left, rows, columns in windows)]
+        mirrored = [view[:, ::-1] for view in cut] if self.flip else []
+        return [np.ascontiguousarray(view) for view in (*cut, *mirrored)]
 
     def __call__(
         self,
@@ -126,7 +163,7 @@ class Augmentation:
         flipped = drawn if flip is None else flip
         cropped = bool(rng.random() < self.crop)
         if cropped and may_crop:
-            parts = _crop(parts, self._window(parts, self._crop_sizes(parts, rng), rng))
+            parts = _crop(parts, self._crop_window(parts, rng))
         if self.scale != (1.0, 1.0):
             factor = rng.uniform(*self.scale)
             parts = self._scaled(parts, factor, rng) if may_crop else parts
@@ -136,30 +173,39 @@ class Augmentation:
             parts = (self._recolored(parts[0], rng), *parts[1:])
         return parts, flipped
 
-    def _crop_sizes(self, parts: Any, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    def _crop_window(self, parts: Any, rng: np.random.Generator) -> Window | None:
+        """A window to crop to; None if none of those tried keeps an object."""
+        if not self.views:
+            return self._window(parts, self._crop_sizes(parts[0].shape[-2:], rng), rng)
+        listed = self._listed_windows(_rgb(parts[0]))
+        order = rng.permutation(len(listed)).tolist()
+        return next((listed[i] for i in order if self._keeps(parts[1], listed[i])), None)
+
+    def _listed_windows(self, image: RGB) -> list[Window]:
+        """The windows that a picture always has: drawn by what is on it."""
+        size = (image.shape[0], image.shape[1])
+        rng = np.random.default_rng([zlib.crc32(np.ascontiguousarray(image).data), *size])
+        return [_placed(next(self._crop_sizes(size, rng)), size, rng) for _ in range(self.views)]
+
+    def _crop_sizes(self, size: Size, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
         """Heights and widths to try for a crop, as shares of the picture's."""
         if self.crop_sides is None:
             for share in rng.uniform(self.smallest, 1.0, _TRIES):
                 yield share, share
             return
-        height, width = parts[0].shape[-2:]
+        height, width = size
         scale = int(rng.choice(self.crop_at)) / min(height, width) if self.crop_at else 1.0
-        height, width = height * scale, width * scale
+        scaled = (height * scale, width * scale)
         for _ in range(_TRIES):
             low, high = self.crop_sides
-            rows, columns = (rng.uniform(min(side, low), min(side, high)) for side in (height, width))
-            yield rows / height, columns / width
+            rows, columns = (rng.uniform(min(side, low), min(side, high)) for side in scaled)
+            yield rows / scaled[0], columns / scaled[1]
 
     def _window(self, parts: Any, shares: Iterator[tuple[float, float]], rng: np.random.Generator) -> Window | None:
         """The first window of these shares that keeps most of an object; None if there is none."""
-        height, width = parts[0].shape[-2:]
-        for down, across in shares:
-            rows, columns = max(1, round(height * down)), max(1, round(width * across))
-            top = int(rng.integers(0, height - rows + 1))
-            left = int(rng.integers(0, width - columns + 1))
-            if self._keeps(parts[1], (top, left, rows, columns)):
-                return top, left, rows, columns
-        return None
+        size = parts[0].shape[-2:]
+        windows = (_placed(share, size, rng) for share in shares)
+        return next((window for window in windows if self._keeps(parts[1], window)), None)
 
     def _keeps(self, target: Any, window: Window) -> bool:
         """Whether enough of a mask ``(1, H, W)``, or of one of the boxes ``(M, 4)``, is in a window."""
@@ -206,6 +252,15 @@ class Augmentation:
         image = functional.adjust_saturation(image, saturation)
         hue = float(rng.uniform(-self.color, self.color)) * _HUE_SHARE
         return functional.adjust_hue(image, hue)
+
+
+def _placed(shares: tuple[float, float], size: Size, rng: np.random.Generator) -> Window:
+    """A window of so much of a picture's height and width, somewhere in it."""
+    height, width = size
+    rows, columns = max(1, round(height * shares[0])), max(1, round(width * shares[1]))
+    top = int(rng.integers(0, height - rows + 1))
+    left = int(rng.integers(0, width - columns + 1))
+    return top, left, rows, columns
 
 
 def _crop(parts: Any, window: Window | None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -79,6 +79,8 @@ class ReferenceBatch:
         reference_masks: ``(K, B, H, W)``.
         sentences: B sentences, or None.
         instances: The objects of each of the B queries, or None where the masks say it all.
+        levels: What the frozen image encoder made of ``pixels``, per level ``(P, C, h, w)``, in bfloat16 or float32;
+            None where the model is to encode them.
     """
 
     names: tuple[str, ...]
@@ -92,6 +94,7 @@ class ReferenceBatch:
     reference_masks: Tensor
     sentences: tuple[str, ...] | None = None
     instances: tuple[Instances, ...] | None = None
+    levels: tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         """The number of samples, B."""
@@ -115,19 +118,36 @@ class ReferenceBatch:
             reference_index=function(self.reference_index),
             reference_masks=function(self.reference_masks),
             instances=None if self.instances is None else tuple(known.map(function) for known in self.instances),
+            levels=None if self.levels is None else tuple(map(function, self.levels)),
         )
 
 
-def collate(samples: Sequence[Sample], transform: ImageTransform | Sequence[ImageTransform]) -> ReferenceBatch:
+class PictureFeatures(Protocol):
+    """Where features of pictures are that were encoded before."""
+
+    def levels(self, pictures: Sequence[RGB], names: Sequence[str]) -> tuple[Tensor, ...]:
+        """Per level ``(P, C, h, w)`` of P pictures; the names of samples that they are in are for messages.
+
+        Raises:
+            ValueError: If there are none of a picture, or they are broken.
+        """
+
+
+def collate(
+    samples: Sequence[Sample],
+    transform: ImageTransform | Sequence[ImageTransform],
+    features: PictureFeatures | None = None,
+) -> ReferenceBatch:
     """Samples of one task to a batch.
 
     Args:
         samples: At least one.
         transform: The way into the model's input; or one a sample, which may differ in the sizes that they give.
+        features: To take the batch's levels from, made with the same transform; by default the model is to encode.
 
     Raises:
-        ValueError: If there is no sample, or they differ in task, number of references, having a sentence or having
-            objects.
+        ValueError: If there is no sample, they differ in task, number of references, having a sentence or having
+            objects, or the features of a picture are not there.
     """
     if not samples:
         raise ValueError("a batch needs at least one sample, got none")
@@ -140,9 +160,9 @@ def collate(samples: Sequence[Sample], transform: ImageTransform | Sequence[Imag
     transforms = [transform] * len(samples) if isinstance(transform, ImageTransform) else transform
     pairs = list(zip(samples, transforms, strict=True))
     pictures = _Pictures()
-    query_index = [pictures.add(s.image, t) for s, t in pairs]
+    query_index = [pictures.add(s.image, t, s.name) for s, t in pairs]
     shots = range(len(samples[0].references))
-    reference_index = [[pictures.add(s.references[k].image, t) for s, t in pairs] for k in shots]
+    reference_index = [[pictures.add(s.references[k].image, t, s.name) for s, t in pairs] for k in shots]
     pixels, input_sizes = pictures.pixels()
     canvas = (pixels.shape[-2], pixels.shape[-1])
     masks = torch.stack([t.mask(s.mask, canvas) for s, t in pairs])
@@ -159,6 +179,7 @@ def collate(samples: Sequence[Sample], transform: ImageTransform | Sequence[Imag
         reference_masks=torch.stack(reference_masks) if reference_masks else masks.new_zeros((0, *masks.shape)),
         sentences=tuple(s.sentence for s in samples if s.sentence is not None) or None,
         instances=tuple(_instances(s.image, s.objects, t, canvas) for s, t in pairs if s.objects is not None) or None,
+        levels=None if features is None else features.levels(pictures.images, pictures.samples),
     )
 
 
@@ -177,15 +198,17 @@ class _Pictures:
 
     def __init__(self) -> None:
         self.images: list[RGB] = []
+        self.samples: list[str] = []  # of each picture, the sample that it came with
         self._transforms: list[ImageTransform] = []
         self._numbers: dict[tuple[Size, Size, bytes], int] = {}
 
-    def add(self, image: RGB, transform: ImageTransform) -> int:
+    def add(self, image: RGB, transform: ImageTransform, sample: str) -> int:
         """The picture's number."""
         size = (image.shape[0], image.shape[1])
         number = self._numbers.setdefault((size, transform.input_size(size), image.tobytes()), len(self.images))
         if number == len(self.images):
             self.images.append(image)
+            self.samples.append(sample)
             self._transforms.append(transform)
         return number
 

@@ -22,6 +22,7 @@ from sam_uniref.data.objects import (
     distinct_pictures,
 )
 from sam_uniref.data.sentences import mirror_sentence, names_position
+from sam_uniref.data.shown import FilePicture
 from sam_uniref.data.sizes import ShortSides
 
 T = TypeVar("T")
@@ -160,6 +161,12 @@ class EpisodeDataset:
         image, mask, _ = self.augmentation(*query.load(), rng, flip=flip)
         return Sample(self._title(query, absent), self.task, image, mask & (not absent), None, references)
 
+    def label(self, index: int) -> str:
+        """The object of a training sample, by one of its pictures."""
+        members = self._subjects.at(index)
+        others = f" or another of its {len(members)} frames" if len(members) > 1 else ""
+        return f"{self._title(self._table[int(members[0])], absent=False)}{others}"
+
     def _language_sample(
         self,
         query: AnnotatedObject,
@@ -221,6 +228,28 @@ class EpisodeDataset:
         if not self._spoken:
             return set()
         return set().union(*(self._table[int(number)].spoken for number in members))
+
+    def pictures(self) -> Iterator[FilePicture]:
+        """The files that training and validation look at, and what they see of each.
+
+        Raises:
+            ValueError: If training sees something else each time.
+        """
+        if self.augmentation.most_views is None:
+            raise ValueError(
+                f"data.{self.name}: its pictures never look the same twice, so their features can't be kept; set "
+                f"data.{self.name}.views to the number of crops a picture is to have (or crop to 0), scale to [1, 1] "
+                "and color to 0"
+            )
+        # Of what is held out all is shown as it is, but for the reference of a pseudo-clip.
+        crop = 1.0 if self.task in ("vos", "rvos") and self.augmentation.views else 0.0
+        shown = [(self._trained, self.augmentation)]
+        if self.validation_split == "validation" or crop > self.augmentation.crop == 0:
+            shown.append((self._validation, replace(self.augmentation, flip=0.0, crop=crop)))
+        for numbers, augmentation in shown:
+            first = np.unique(self._columns.picture[numbers], return_index=True)[1]
+            for number in numbers[np.sort(first)].tolist():
+                yield FilePicture(self._table[number].image, augmentation)
 
     @staticmethod
     def _choose(items: Sequence[T] | Numbers, rng: np.random.Generator) -> T:

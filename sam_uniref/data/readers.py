@@ -40,6 +40,9 @@ class SampleSource(Protocol):
     def sample(self, index: int, rng: np.random.Generator, *, language_only: bool = False) -> Sample:
         """A training sample, a pure function of its arguments."""
 
+    def label(self, index: int) -> str:
+        """What a training sample is about, for messages, without reading its files."""
+
     @property
     def episodes(self) -> int:
         """Number of fixed evaluation episodes."""
@@ -79,6 +82,10 @@ class SourceOptions:
     crop_at: list[int] = field(
         default_factory=list, metadata={"help": "short sides to measure crop_sides at, one is drawn; none: its own"}
     )
+    views: int = field(
+        default=0,
+        metadata={"help": "crops that a picture always has, in place of free ones: what a cache needs; 0: free"},
+    )
     scale: list[float] = field(
         default_factory=lambda: [1.0, 1.0], metadata={"help": "smallest and largest factor of scale jitter"}
     )
@@ -93,6 +100,9 @@ class SourceOptions:
     absent: float = field(default=0.0, metadata={"help": "share of samples whose reference is of something else"})
     language_only: float = field(default=0.4, metadata={"help": "share of steps with the sentence alone (rvos)"})
     together: int = field(default=1, metadata={"help": "samples of one picture in a batch (refshapes)"})
+    length: int = field(
+        default=0, metadata={"help": "different training samples that are drawn (refshapes); 0: a million"}
+    )
     weight: float = field(default=1.0, metadata={"help": "share of the steps, against the others'; 0: left out"})
 
 
@@ -117,7 +127,7 @@ def prepared_source(name: str, task: Task, options: SourceOptions) -> SampleSour
     }
     if task != "detection":
         return _episodes(name, task, options, open_objects(options.root, task, **asked))
-    _refuse_together(name, options)
+    _refuse_drawing(name, options)
     return DetectionDataset(
         name,
         open_pictures(options.root, **asked),
@@ -132,7 +142,7 @@ def _episodes(
     name: str, task: Task, options: SourceOptions, objects: ObjectTable | Sequence[AnnotatedObject]
 ) -> EpisodeDataset:
     """Episodes of annotated objects, by a run's options."""
-    _refuse_together(name, options)
+    _refuse_drawing(name, options)
     return EpisodeDataset(
         name,
         task,
@@ -149,10 +159,12 @@ def _episodes(
     )
 
 
-def _refuse_together(name: str, options: SourceOptions) -> None:
-    """Every sample is augmented by itself, so no two share a picture."""
+def _refuse_drawing(name: str, options: SourceOptions) -> None:
+    """Samples that are not drawn are augmented each by itself, so no two share a picture, and as many as there are."""
     if options.together != 1:
         raise ValueError(f"{name}: only refshapes has together, got {options.together}; leave it out")
+    if options.length:
+        raise ValueError(f"{name}: only refshapes has a length, got {options.length}; leave it out")
 
 
 def _augmentation(options: SourceOptions) -> Augmentation:
@@ -161,6 +173,7 @@ def _augmentation(options: SourceOptions) -> Augmentation:
         crop=options.crop,
         crop_sides=tuple(options.crop_sides) or None,  # type: ignore[arg-type]
         crop_at=tuple(options.crop_at),
+        views=options.views,
         scale=tuple(options.scale),  # type: ignore[arg-type]
         color=options.color,
     )
@@ -196,6 +209,7 @@ def refshapes_source(name: str, task: Task, options: SourceOptions) -> SampleSou
         boxes=options.boxes,
         one_class=options.one_class,
         weight=options.weight,
+        length=options.length or RefShapesDataset.length,
     )
 
 

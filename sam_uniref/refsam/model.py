@@ -110,12 +110,23 @@ class RefSam(PluggedSam):
     # ---- Encoding ----
 
     def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, S, S)`` to one level of unit length over its channels, ``(B, C, h, w)``."""
+        """``(B, 3, S, S)`` to one level ``(B, C, h, w)``, by SAM's encoder or through the adapters in it."""
         if self.encoder_adapters is None:
-            (level,) = super().encode_levels(pixels)
-        else:
-            level = self.encoder_adapters(self.sam.image_encoder, pixels)
-        return (F.normalize(level, dim=1),)
+            return super().encode_levels(pixels)
+        return (self.encoder_adapters(self.sam.image_encoder, pixels),)
+
+    def adapted(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Levels of unit length over their channels."""
+        return tuple(F.normalize(level, dim=1) for level in levels)
+
+    def frozen_backbone(self) -> SamHost:
+        """SAM, if there are no adapters in its encoder."""
+        if self.encoder_adapters is not None:
+            raise ValueError(
+                "the adapters in the image encoder are trained, so that there is nothing to cache; leave the cache "
+                "out, or set adapters.enabled to false"
+            )
+        return super().frozen_backbone()
 
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
         """Encode N sentences: words as keys and values, the sentence as pooled vector.
@@ -246,7 +257,7 @@ class RefSam(PluggedSam):
 
     def forward(self, batch: ReferenceBatch) -> dict[str, Tensor]:
         """Losses of a training batch: the mean over its frames, the earlier ones and the one that is asked about."""
-        features = self.encode_pixels(batch.pixels, batch.input_sizes, batch.original_sizes)
+        features = self.features_of(batch)
         frames = [*batch.reference_index, batch.query_index]
         masks = [*batch.reference_masks, batch.masks]
         answers = self.follow(features, self._sentences_of(batch), frames)

@@ -13,7 +13,7 @@ from sam_uniref.interfaces import ImageFeatures, Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
 from sam_uniref.sam.resize import resize_sam
 from sam_uniref.sam.two_way import two_way
-from sam_uniref.transforms import Size, SquareTransform, content_mask
+from sam_uniref.transforms import ImageTransform, Size, SquareTransform, content_mask
 
 
 class SamHost(nn.Module):
@@ -40,11 +40,16 @@ class SamHost(nn.Module):
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
         size = sam.image_encoder.img_size
-        self.transform = SquareTransform(size, PIXEL_MEAN, PIXEL_STD)
-        self.strides = (size // sam.prompt_encoder.image_embedding_size[0],)
+        self.transform: ImageTransform = SquareTransform(size, PIXEL_MEAN, PIXEL_STD)
+        self.strides: tuple[int, ...] = (size // sam.prompt_encoder.image_embedding_size[0],)
         self.channels = sam.mask_decoder.transformer_dim
         self.low_res_stride = self.strides[0] // 4
         self.requires_grad_(False)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The image encoder."""
+        return self.image_encoder
 
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no finer maps."""

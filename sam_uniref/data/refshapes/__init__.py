@@ -1,6 +1,7 @@
 """RefShapes: an embedded data set drawn on the fly, for the four tasks and for learning to segment at all."""
 
-from sam_uniref.data.refshapes.dataset import SPLITS, RefShapesDataset, Split
+from sam_uniref.data.refshapes.dataset import RefShapesDataset
+from sam_uniref.data.refshapes.drawn import SPLITS, Split
 from sam_uniref.data.refshapes.draws import Draws
 from sam_uniref.data.refshapes.export import LAYOUTS, export
 from sam_uniref.data.refshapes.named import NamedClip, NamedScene

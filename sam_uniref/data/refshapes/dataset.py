@@ -6,11 +6,11 @@ A sample is a pure function of (seed, split, index); the streams of training and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from sam_uniref.data.detection import detection_sample
 from sam_uniref.data.instances import PictureObjects
 from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, draw_clip, draw_name
 from sam_uniref.data.refshapes.doodles import DOODLES, doodle
+from sam_uniref.data.refshapes.drawn import SPLITS, DrawnPicture, Split, drawn_pictures
 from sam_uniref.data.refshapes.draws import Draws
 from sam_uniref.data.refshapes.fewshot import ClassScene, draw_class_scene, draw_shared_scene
 from sam_uniref.data.refshapes.language import draw_description
@@ -35,9 +36,6 @@ T = TypeVar("T")
 
 _Support = tuple[RGB, NDArray[np.uint8], dict[str, int]]
 """A support's picture, its map of numbers, and each shape's number in it."""
-
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "validation")
 
 # Streams of chance: what is drawn for one purpose must not move with another.
 _SCENE, _CLASSES, _CLIP, _TARGET, _SUPPORTS, _SAMPLE, _DOODLES = range(7)
@@ -140,6 +138,10 @@ class RefShapesDataset:
             raise ValueError(f"{self.name}: index must be in 0-{self.length - 1}, got {index}")
         return self._draw("train", index, swapped=False, language_only=language_only)
 
+    def label(self, index: int) -> str:
+        """A training sample's name."""
+        return self._title("train", index)
+
     def episode(self, index: int, *, swapped: bool = False, language_only: bool = False) -> Sample:
         """A fixed evaluation episode.
 
@@ -168,6 +170,10 @@ class RefShapesDataset:
         if self.task == "fss":
             return self._few_shot(split, index, swapped)
         return self._video(split, index, swapped, language_only)
+
+    def pictures(self) -> Iterator[DrawnPicture]:
+        """What training and validation look at; each is drawn when its views are asked for."""
+        return drawn_pictures(self)
 
     def _title(self, split: Split, index: int) -> str:
         """The sample's name in messages."""
