@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -141,14 +141,15 @@ class Gathered:
 @contextmanager
 def whole_parameters(model: nn.Module) -> Iterator[None]:
     """Have whole parameters within, on the CPU, to be saved; on all processes at once."""
-    shares = [(m, n, p) for m in model.modules() for n, p in m._parameters.items() if isinstance(p, DTensor)]
+    holders = [(module, name) for module in model.modules() for name in module._parameters]
+    shares = {(m, n): p for m, n in holders if isinstance(p := m._parameters[n], DTensor)}
     try:
-        for module, name, share in shares:
+        for (module, name), share in shares.items():
             module._parameters[name] = nn.Parameter(whole(share.detach()), share.requires_grad)
         yield
     finally:
-        for module, name, share in shares:
-            module._parameters[name] = share
+        for (module, name), share in shares.items():
+            module._parameters[name] = cast(nn.Parameter, share)
 
 
 @contextmanager
