@@ -141,15 +141,19 @@ class Gathered:
 @contextmanager
 def whole_parameters(model: nn.Module) -> Iterator[None]:
     """Have whole parameters within, on the CPU, to be saved; on all processes at once."""
-    holders = [(module, name) for module in model.modules() for name in module._parameters]
-    shares = {(m, n): p for m, n in holders if isinstance(p := m._parameters[n], DTensor)}
+    shares = [
+        (module, name, cast(nn.Parameter, parameter))
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if isinstance(parameter, DTensor)
+    ]
     try:
-        for (module, name), share in shares.items():
+        for module, name, share in shares:
             module._parameters[name] = nn.Parameter(whole(share.detach()), share.requires_grad)
         yield
     finally:
-        for (module, name), share in shares.items():
-            module._parameters[name] = cast(nn.Parameter, share)
+        for module, name, share in shares:
+            module._parameters[name] = share
 
 
 @contextmanager
