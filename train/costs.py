@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,6 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sam_uniref.train.activations import KeptBytes
@@ -39,14 +40,17 @@ class SampleCost:
     kept: float
 
 
-class FusedAttention(TorchFunctionMode):
+@contextmanager
+def gpu_attention() -> Iterator[None]:
     """On the meta device, have attention keep what the GPUs' kernels keep, which is not its weights."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the memory-efficient kernel's shapes in place of `scaled_dot_product_attention`."""
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        return _efficient_attention(*args, **(kwargs or {}))
+    # A mode would do for the forward pass alone: within a call of backward, where activations are computed again, none
+    # is in force.
+    attention = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = _efficient_attention  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = attention
 
 
 def _efficient_attention(
@@ -97,7 +101,7 @@ def sample_costs(model: TrainableModel, tasks: set[str], batch_size: int) -> dic
     costs = {}
     for task in sorted(tasks):
         batch = made_up_batch(model.transform, task, batch_size, device="meta")  # type: ignore[arg-type]
-        with FlopCounterMode(display=False) as counter, FusedAttention():
+        with FlopCounterMode(display=False) as counter, gpu_attention():
             with KeptBytes(model) as kept:
                 total = torch.stack(list(model(batch).values())).sum()
             total.backward()

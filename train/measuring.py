@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -102,13 +103,13 @@ def _measure(
             batch = made_up_batch(model.transform, settings.data[name].task, settings.batch_size)  # type: ignore[arg-type]
             micro = [batch] * settings.accumulate
         else:
-            seconds, micro = _timed(lambda first=step * settings.accumulate: _load(own, first, settings.accumulate))
+            seconds, micro = _timed(partial(_load, own, step * settings.accumulate, settings.accumulate))
             loading.append(seconds)
         if step == 1:
             release_free(accelerator.device)
             reset_peak(accelerator.device)
             before = peak_megabytes(accelerator.device)
-        taken.append(_timed(lambda m=micro, s=step: take_step(accelerator, *prepared, m, settings, s))[0])
+        taken.append(_timed(partial(take_step, accelerator, *prepared, micro, settings, step))[0])
     load, one = statistics.median(loading or [0.0]), statistics.median(taken[1:])
     together = max(one, load / settings.workers) if settings.workers else one + load
     return Measured(own is None, load, one, together, peak_megabytes(accelerator.device) - before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -141,7 +141,12 @@ class Gathered:
 @contextmanager
 def whole_parameters(model: nn.Module) -> Iterator[None]:
     """Have whole parameters within, on the CPU, to be saved; on all processes at once."""
-    shares = [(m, n, p) for m in model.modules() for n, p in m._parameters.items() if isinstance(p, DTensor)]
+    shares = [
+        (module, name, cast(nn.Parameter, parameter))
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if isinstance(parameter, DTensor)
+    ]
     try:
         for module, name, share in shares:
             module._parameters[name] = nn.Parameter(whole(share.detach()), share.requires_grad)
