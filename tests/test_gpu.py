@@ -56,7 +56,7 @@ def test_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_benchmark_of_unifusion(precision: str, tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     options = ["--frames", "1,20", "--runs", "2", "--precision", precision, "--json", str(out)]
-    assert main(["unifusion", *options]) == 0
+    assert main(["fusion", *options]) == 0
     peaks = {
         (row["heads"], row["attention"]): row["peak_memory_mb"] for row in json.loads(out.read_text())["attention"]
     }

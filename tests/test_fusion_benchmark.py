@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sam_uniref.eval.benchmark import main
-from sam_uniref.eval.unifusion_benchmark import choose_attention, peak_of
+from sam_uniref.eval.fusion_benchmark import choose_attention, peak_of
 
-SMALL = ["unifusion", "--channels", "16", "--head-width", "16", "--runs", "1"]
+SMALL = ["fusion", "--channels", "16", "--head-width", "16", "--runs", "1"]
 
 
 def test_both_ways_of_attention_and_both_memories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

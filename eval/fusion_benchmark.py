@@ -86,7 +86,7 @@ class VideoCost:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of ``benchmark.py unifusion``."""
+    """Of ``benchmark.py fusion``."""
     parser.add_argument("--image-size", type=int, default=640, help="side of the picture in pixels")
     parser.add_argument("--channels", type=int, default=256, help="of the features")
     parser.add_argument("--heads", type=counts, default=[1, 8], help="such as 1,8; the most are those of the video")
