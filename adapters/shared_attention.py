@@ -97,9 +97,9 @@ class _SharedAttention(torch.autograd.Function):
             change = change.to(keys.dtype)
             torch.mm(change, keys, out=of_queries[block])
             if of_keys is not None:
-                of_keys.addmm_(change.T, queries[block])
+                torch.addmm(of_keys, change.T, queries[block], out=of_keys)
             if of_values is not None:
-                of_values.addmm_(weights.to(values.dtype).T, given)
+                torch.addmm(of_values, weights.to(values.dtype).T, given, out=of_values)
         return of_queries, of_keys, of_values, None, None
 
 

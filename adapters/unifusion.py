@@ -219,13 +219,23 @@ class UniFusion(ReferenceFusion):
             attended = self.attention.frames(queries.projected, reference, level)
         else:
             keys, values, padding, pooled = reference.level(level)
-            attended = self._attend(queries, keys, values, padding | ~reference.present[:, None])
+            attended = self.attend(queries, keys, values, padding | ~reference.present[:, None])
         shift, scale, gate = self.modulation(pooled)[:, None, :].chunk(3, dim=-1)
         added = gate * (attended * (1 + scale) + shift)
         return torch.where(reference.present[:, None, None], added, 0.0)
 
-    def _attend(self, queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
-        """Attention to ``(N, L, C)`` tokens, ``(N, h * w, C)``, in whichever order of its products costs least."""
+    def attend(self, queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+        """Attention with its products in whichever order costs least.
+
+        Args:
+            queries: For N rows.
+            keys: ``(N, L, C)``.
+            values: ``(N, L, C)``.
+            padding: ``(N, L)`` bool, True = padding.
+
+        Returns:
+            ``(N, h * w, C)``.
+        """
         attention = self.attention
         if keys.shape[1] <= attention.head_width:
             return attention.to_few(queries, self.key_norm(keys), values, padding)

@@ -26,10 +26,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sam_uniref.eval import data_benchmark, fusion_benchmark, metrics_benchmark, track_benchmark
+from sam_uniref.eval import data_benchmark, fusion_benchmark, metrics_benchmark, track_benchmark, train_benchmark
 from sam_uniref.eval.commands import OneLineParser, say_error
 
 COMMANDS = {
+    "train": (train_benchmark, "a step of training, with and without the frozen encoder's cost"),
     "fusion": (fusion_benchmark, "UniFusion with and without fused attention, and beside a memory bank"),
     "track": (track_benchmark, "tracking in a video"),
     "data": (data_benchmark, "preparing, opening and loading data sets"),

@@ -77,7 +77,7 @@ def test_any_order_gives_the_same_and_the_same_gradients(
     learned = (values,) if frozen else (values, keys)
     queries = module.queries(feature.double().flatten(2).transpose(1, 2), index)
     padding = reference.padding[0] | ~reference.present[:, None]
-    ours = module._attend(queries, keys, values, padding)[reference.present]
+    ours = module.attend(queries, keys, values, padding)[reference.present]
     wanted = plain(module, feature.double(), reference)[reference.present]
     torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-9)
     got, expected = gradients(module, ours, *learned), gradients(module, wanted, *learned)
@@ -168,6 +168,6 @@ def test_a_row_of_padding_alone_sees_nothing() -> None:
         )
         padding = torch.zeros(2, length, dtype=torch.bool)
         padding[1] = True
-        attended = module._attend(queries, reference.keys[0], reference.values[0], padding)
+        attended = module.attend(queries, reference.keys[0], reference.values[0], padding)
         torch.testing.assert_close(attended[1], module.attention.output.bias.expand(6, -1))
         assert attended[0].std() > 0.01
