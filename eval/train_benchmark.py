@@ -53,6 +53,7 @@ class TrainRow(BenchmarkRow):
         task: What the step is about.
         batch_size: Samples of a step.
         samples_per_second: By the median.
+        flops: Of all samples of the step together, counted.
         peak_less_weights_mb: As ``peak_memory_mb``, without the weights that were loaded.
         of_possible: Of training from the cache: which share of the possible gain it has. None for the others.
     """
@@ -60,6 +61,7 @@ class TrainRow(BenchmarkRow):
     task: str
     batch_size: int
     samples_per_second: float
+    flops: float
     peak_less_weights_mb: float
     of_possible: float | None = None
 
@@ -143,6 +145,7 @@ def measure_task(
                 task=task,
                 batch_size=batch_size,
                 samples_per_second=batch_size / median[name],
+                flops=work[name],
                 peak_less_weights_mb=peak - weights,
             )
         )
