@@ -1,21 +1,21 @@
 """What this package costs, and what that is beside others and beside what the device can do.
 
-# the training step: as it was, made faster, with features kept and from a cache; its floor; Markdown and JSON
-python eval/benchmark.py train --size vit_b --json train.json
-# UniFusion alone: fused attention beside unfused, two references beside a bank of every fifth frame
-python eval/benchmark.py fusion --json fusion.json
-# these, one after another
-python eval/benchmark.py all --size tiny --json all.json
-# tracking
-python eval/benchmark.py track --model vit_b --random-weights --objects 1,2,4,8,16 --frames 10
-# beside the published procedure, on the same weights: the encoder again for every object and frame
-python eval/benchmark.py track --model vit_b --random-weights --objects 1,2,4,5,8 --frames 5 --reference-cost
-# memory: the same after 2,000 frames as after 20
-python eval/benchmark.py track --model tiny --objects 4 --frames 20,2000 --json memory.json --plot memory.png
-# a million annotations and 100,000 video frames; the loader beside pycocotools and a plain data set
-python eval/benchmark.py data
-# J&F of folders of masks beside vos-benchmark
-python eval/benchmark.py metrics --truth masks --predictions results
+    # a step of training: with the frozen encoder, from a cache, alone; its floor; Markdown and JSON
+    python eval/benchmark.py train --size vit_b --json train.json
+    # UniFusion alone: beside fused and unfused attention, two references beside a bank of every fifth frame
+    python eval/benchmark.py fusion --json fusion.json
+    # these, one after another
+    python eval/benchmark.py all --size tiny --json all.json
+    # tracking
+    python eval/benchmark.py track --model vit_b --random-weights --objects 1,2,4,8,16 --frames 10
+    # beside the published procedure, on the same weights: the encoder again for every object and frame
+    python eval/benchmark.py track --model vit_b --random-weights --objects 1,2,4,5,8 --frames 5 --reference-cost
+    # memory: the same after 2,000 frames as after 20
+    python eval/benchmark.py track --model tiny --objects 4 --frames 20,2000 --json memory.json --plot memory.png
+    # a million annotations and 100,000 video frames; the loader beside pycocotools and a plain data set
+    python eval/benchmark.py data
+    # J&F of folders of masks beside vos-benchmark
+    python eval/benchmark.py metrics --truth masks --predictions results
 
 Each has its options: `benchmark.py train --help`.
 """
@@ -23,11 +23,17 @@ Each has its options: `benchmark.py train --help`.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from sam_uniref.eval import data_benchmark, fusion_benchmark, metrics_benchmark, track_benchmark, train_benchmark
 from sam_uniref.eval.commands import OneLineParser, say_error
+from sam_uniref.sam import SAM_SIZES
+from sam_uniref.state import write_json
 
 COMMANDS = {
     "train": (train_benchmark, "a step of training, with and without the frozen encoder's cost"),
@@ -36,6 +42,9 @@ COMMANDS = {
     "data": (data_benchmark, "preparing, opening and loading data sets"),
     "metrics": (metrics_benchmark, "J&F of folders of masks"),
 }
+
+# What `all` measures, and whether it is of a size of SAM's.
+COMPARISONS = {"train": True, "fusion": False}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,7 +55,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         command = kinds.add_parser(name, help=what)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
+    every = kinds.add_parser("all", help=f"{', '.join(COMPARISONS)}, one after another")
+    every.add_argument("--size", choices=SAM_SIZES, default="vit_b", help="of SAM")
+    every.add_argument("--runs", type=int, default=5, help="of each way")
+    every.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
+    every.add_argument("--json", type=Path, metavar="PATH", help="write all rows")
+    every.set_defaults(run=run_all)
     return parser.parse_args(arguments)
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    """One comparison after another, each with its own options' defaults; their rows in one file."""
+    rows: list[dict[str, Any]] = []
+    wholes = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, sized in COMPARISONS.items():
+            path = Path(folder) / f"{name}.json"
+            options = ["--runs", str(arguments.runs), "--json", str(path)]
+            options += ["--size", arguments.size] if sized else []
+            options += ["--device", arguments.device] if arguments.device is not None else []
+            given = parse_arguments([name, *options])
+            given.run(given)
+            wholes[name] = json.loads(path.read_text(encoding="utf-8"))
+            rows += [{"benchmark": name, **row} for row in wholes[name].pop("rows")]
+    if arguments.json is not None:
+        write_json(arguments.json, {"rows": rows, **wholes})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,17 +20,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from sam_uniref.adapters import UniFusion
-from sam_uniref.adapters.attention import ImageQueries
 from sam_uniref.data import Task
 from sam_uniref.eval.benchmark_table import BenchmarkRow, add_common_arguments, chosen_device, report
 from sam_uniref.eval.commands import counts
 from sam_uniref.eval.floor import Peaks, counted_flops, measure_peaks
+from sam_uniref.eval.fusion_benchmark import products_as_written
 from sam_uniref.eval.machine import PRECISIONS
 from sam_uniref.eval.made_up_training import STAGES, MadeUpTraining
 from sam_uniref.eval.memory import peak_megabytes, reset_peak
@@ -169,7 +168,7 @@ def ways_of(training: MadeUpTraining) -> dict[str, Callable[[], object]]:
     ready = next(cached).to(training.device)
 
     def as_written() -> None:
-        with products_as_written(training):
+        with products_as_written(cast(UniFusion, training.model.fusion)), single_operations(training.optimizer_groups):
             training.step(ready)
 
     ways: dict[str, Callable[[], object]] = {
@@ -188,22 +187,14 @@ def ways_of(training: MadeUpTraining) -> dict[str, Callable[[], object]]:
 
 
 @contextmanager
-def products_as_written(training: MadeUpTraining) -> Iterator[None]:
-    """Every product where the formulas have it, and AdamW operation by operation."""
-    fusion = cast(UniFusion, training.model.fusion)
-
-    def attend(queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
-        projected = queries.projected.expand(len(keys), -1, -1, -1)
-        return fusion.attention(projected, fusion.key_norm(keys), values, padding)
-
-    fusion.attend = attend  # type: ignore[method-assign]
-    for group in training.optimizer_groups:
+def single_operations(groups: list[dict[str, Any]]) -> Iterator[None]:
+    """AdamW operation by operation, not fused."""
+    for group in groups:
         group["fused"] = None
     try:
         yield
     finally:
-        del fusion.attend  # the class's own is there again
-        for group in training.optimizer_groups:
+        for group in groups:
             group["fused"] = True
 
 
