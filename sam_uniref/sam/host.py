@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sam_uniref.interfaces import ImageFeatures, Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
+from sam_uniref.sam.image_encoder import ImageEncoder
 from sam_uniref.sam.resize import resize_sam
 from sam_uniref.sam.two_way import two_way
 from sam_uniref.transforms import Size, SquareTransform, content_mask
@@ -22,7 +23,7 @@ class SamHost(nn.Module):
     Implements `ImageBackbone` and `MaskDecoder`.
 
     Args:
-        sam: With its weights loaded; its modules become the host's.
+        sam: With its weights loaded, which become the host's.
         image_size: Side of the input square in pixels, a positive multiple of the patch size; SAM's own by default.
 
     Attributes:
@@ -36,7 +37,7 @@ class SamHost(nn.Module):
     def __init__(self, sam: Sam, image_size: int | None = None) -> None:
         super().__init__()
         self.own_tables: dict[str, Tensor] = {} if image_size is None else resize_sam(sam, image_size)
-        self.image_encoder = sam.image_encoder
+        self.image_encoder = ImageEncoder(sam.image_encoder)
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
         size = sam.image_encoder.img_size
