@@ -9,6 +9,8 @@
     python eval/benchmark.py data
     # UniFusion alone: fused attention beside unfused, two references beside a bank of every fifth frame
     python eval/benchmark.py unifusion --json unifusion.json
+    # SAM's image encoder beside segment-anything's and transformers'
+    python eval/benchmark.py encoder --size vit_b --threads 2 --json encoder.json
     # J&F of folders of masks beside vos-benchmark
     python eval/benchmark.py metrics --truth masks --predictions results
 
@@ -39,7 +41,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from sam_uniref.adapters import ReferenceFeatures, concat
-from sam_uniref.eval import data_benchmark, metrics_benchmark, unifusion_benchmark
+from sam_uniref.eval import data_benchmark, encoder_benchmark, metrics_benchmark, unifusion_benchmark
 from sam_uniref.eval.commands import OneLineParser, counts, say_error
 from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
 from sam_uniref.eval.memory import peak_megabytes, reset_peak
@@ -95,6 +97,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     metrics = kinds.add_parser("metrics", help="J&F of folders of masks")
     metrics_benchmark.add_arguments(metrics)
     metrics.set_defaults(run=metrics_benchmark.run)
+    encoder = kinds.add_parser("encoder", help="SAM's image encoder beside other implementations of it")
+    encoder_benchmark.add_arguments(encoder)
+    encoder.set_defaults(run=encoder_benchmark.run)
     fusion = kinds.add_parser("unifusion", help="UniFusion with and without fused attention, and beside a memory bank")
     unifusion_benchmark.add_arguments(fusion)
     fusion.set_defaults(run=unifusion_benchmark.run)

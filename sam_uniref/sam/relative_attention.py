@@ -1,4 +1,4 @@
-"""Self-attention over a grid of tokens with decomposed relative positions (Li et al. 2022, MViTv2), as in SAM's encoder.
+"""Self-attention over a grid of tokens with decomposed relative positions (Li et al. 2022, MViTv2), as in SAM.
 
 The logit of the query at row h and column w and the key at row i and column j is ``q·k / sqrt(D) + q·Rh[h - i] +
 q·Rw[w - j]``. segment-anything writes all logits down, and two sums beside them: at 4096 tokens and 12 heads 805 MB
