@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sam_uniref.sam import ImageEncoder
+from sam_uniref.sam.image_encoder import EncoderBlock
 
 # A product large enough for full speed and small enough for a second or so.
 _SIDES = {"cpu": 2048, "cuda": 8192}
@@ -69,7 +71,7 @@ def products(encoder: ImageEncoder, batch_size: int) -> Iterator[Product]:
     tokens = batch_size * grid**2
     patch = encoder.patch_embed.proj
     yield Product(tokens, patch.weight[0].numel(), patch.out_channels)
-    for block in encoder.blocks:
+    for block in cast(list[EncoderBlock], encoder.blocks):
         attention, mlp = block.attn, block.mlp
         width, heads = attention.proj.in_features, attention.num_heads
         side = attention.window_size or grid
@@ -83,7 +85,7 @@ def products(encoder: ImageEncoder, batch_size: int) -> Iterator[Product]:
         hidden = mlp.lin1.out_features
         yield Product(tokens, width, hidden)
         yield Product(tokens, hidden, width)
-    for convolution in (encoder.neck[0], encoder.neck[2]):
+    for convolution in cast(list[nn.Conv2d], [encoder.neck[0], encoder.neck[2]]):
         yield Product(tokens, convolution.weight[0].numel(), convolution.out_channels)
 
 

