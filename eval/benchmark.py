@@ -1,5 +1,7 @@
 """What this package costs, and what that is beside others and beside what the device can do.
 
+    # SAM's image encoder beside segment-anything's and transformers'
+    python eval/benchmark.py encoder --size vit_b --threads 2 --json encoder.json
     # a step of training: with the frozen encoder, from a cache, alone; its floor; Markdown and JSON
     python eval/benchmark.py train --size vit_b --json train.json
     # UniFusion alone: beside fused and unfused attention, two references beside a bank of every fifth frame
@@ -30,12 +32,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sam_uniref.eval import data_benchmark, fusion_benchmark, metrics_benchmark, track_benchmark, train_benchmark
+from sam_uniref.eval import (
+    data_benchmark,
+    encoder_benchmark,
+    fusion_benchmark,
+    metrics_benchmark,
+    track_benchmark,
+    train_benchmark,
+)
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.sam import SAM_SIZES
 from sam_uniref.state import write_json
 
 COMMANDS = {
+    "encoder": (encoder_benchmark, "SAM's image encoder beside segment-anything's and transformers'"),
     "train": (train_benchmark, "a step of training, with and without the frozen encoder's cost"),
     "fusion": (fusion_benchmark, "UniFusion with and without fused attention, and beside a memory bank"),
     "track": (track_benchmark, "tracking in a video"),
@@ -44,7 +54,7 @@ COMMANDS = {
 }
 
 # What `all` measures, and whether it is of a size of SAM's.
-COMPARISONS = {"train": True, "fusion": False}
+COMPARISONS = {"encoder": True, "train": True, "fusion": False}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

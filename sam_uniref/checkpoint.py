@@ -50,9 +50,15 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
 
     Raises:
         FileExistsError: If there is something else than a saved model, which would be replaced.
+        ValueError: If the base SAM is to be written and its image encoder is held in half precision.
     """
     from safetensors.torch import save_file
 
+    if model.config.sam.checkpoint is None and model.sam.image_encoder.is_rounded:
+        raise ValueError(
+            "the base SAM has no file and would be saved with this model, but its image encoder was rounded to half "
+            'precision; build or load the model with encoder_precision="float32" to save it'
+        )
     with model_folder(model, folder, TRAINED_FILE) as temporary:
         if model.config.sam.checkpoint is None:
             with model.without_lora():
