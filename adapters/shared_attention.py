@@ -36,7 +36,7 @@ def attend_shared(queries: Tensor, keys: Tensor, values: Tensor, dropout: float 
     """
     share = round(dropout * _STEPS) / _STEPS
     seed = int(torch.randint(2**62, ()).item()) if share else 0
-    attended, sums = _SharedAttention.apply(queries, keys, values, share, seed)  # type: ignore[no-untyped-call]
+    attended, sums = _SharedAttention.apply(queries, keys, values, share, seed)
     return attended, sums
 
 

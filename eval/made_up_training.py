@@ -26,11 +26,11 @@ from sam_uniref.cache.features import picture_key
 from sam_uniref.cache.shard import Record, write_shard
 from sam_uniref.data import ReferenceBatch, Task, TrainingBatches
 from sam_uniref.data.shown import shown_pictures
-from sam_uniref.sam import SamHost, build_sam
+from sam_uniref.sam import ImageEncoder, SamHost, build_sam
 from sam_uniref.samref import SamRef
 from sam_uniref.train.build import build_datasets, build_optimizer
+from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.settings import DataSettings, RunSettings
-from sam_uniref.train.stage import make_loader
 from sam_uniref.train.step import take_step
 
 STAGES = {"ris": "image", "fss": "image", "vos": "video"}
@@ -51,7 +51,7 @@ def made_up_model(size: str, task: str, *, encoder: bool = True) -> SamRef:
     # All released SAMs have decoders of one size, so that without its encoder the smallest one serves for any.
     host = SamHost(build_sam(size if encoder or size == "tiny" else "vit_b"))
     if not encoder:
-        host.image_encoder = nn.Identity()
+        host.image_encoder = cast(ImageEncoder, nn.Identity())
     config = SamRef.config_class.for_size(size)
     text = None
     if task == "ris":
@@ -161,7 +161,7 @@ class MadeUpTraining:
         batches = TrainingBatches(
             self._datasets, self.model.transform, settings.steps, settings.batch_size, features=features
         )
-        return iter(make_loader(settings, batches, 0))
+        return BatchLoader(batches, 0, settings.workers, settings.loader_timeout)
 
     def cache(self) -> FeatureCache:
         """Features of all pictures, in bfloat16 as a cache has them by default: noise of the right shape."""
