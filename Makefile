@@ -26,9 +26,10 @@ demo: $(STAMP)
 	$(BIN)/accelerate launch $(LAUNCH) train/finetune.py --config configs/quickstart.yaml --resume
 	$(BIN)/python eval/demo.py --model runs/quickstart/joint/model --out runs/quickstart/demo
 
-# Stopped, it goes on where it was.
+# Stopped, it goes on where it was. A training takes a core; there are six.
+TOGETHER ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 6))')
 compare: $(STAMP)
-	$(BIN)/python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare
+	$(BIN)/python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare --together $(TOGETHER)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

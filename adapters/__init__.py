@@ -2,7 +2,7 @@
 
 from sam_uniref.adapters.attention import CrossAttention
 from sam_uniref.adapters.frames import FrameKeys, FrameReference, FrameReferences
-from sam_uniref.adapters.lora import add_lora, has_lora, lora_disabled
+from sam_uniref.adapters.lora import add_lora, has_lora, lora_disabled, merge_lora
 from sam_uniref.adapters.mask_encoder import MaskEncoder
 from sam_uniref.adapters.references import ReferenceFeatures, concat, stack_rows
 from sam_uniref.adapters.resnet import MaskedImageResNet
@@ -28,5 +28,6 @@ __all__ = [
     "has_lora",
     "load_text_model",
     "lora_disabled",
+    "merge_lora",
     "stack_rows",
 ]

@@ -1,7 +1,9 @@
 """Multi-head cross-attention from image tokens to reference tokens (UniRef++ eq. 4).
 
-``torch.nn.functional.scaled_dot_product_attention`` everywhere; flash-attn's variable-length kernel where
-that package is installed and the tensors are on CUDA in half precision.
+``torch.nn.functional.scaled_dot_product_attention``, or flash-attn's variable-length kernel where that package is
+installed and the tensors are on CUDA in half precision. But what is linear around the attention may be done in another
+order, with equal results but for rounding and at less cost: to a few tokens (a sentence) all projections are folded
+into the keys and values, and on a CPU to many tokens (pictures) into the queries and the output.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam_uniref.adapters.frames import FrameReference, FrameReferences, attend_frames
+from sam_uniref.adapters.shared_attention import attend_shared
 
 
 @functools.cache
@@ -100,6 +104,32 @@ def attend_flash(
     return attended.masked_fill(empty[:, None, None, None], 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class ImageQueries:
+    """The image tokens that ask, projected at most once and only where they need be.
+
+    Attributes:
+        attention: That projects them.
+        tokens: ``(B, Lq, C)``, normalised.
+        image_index: ``(N,)`` int64, which of the B images each row is about.
+    """
+
+    attention: CrossAttention
+    tokens: Tensor
+    image_index: Tensor
+
+    @functools.cached_property
+    def of_rows(self) -> Tensor:
+        """``(N, Lq, C)``."""
+        return self.tokens[self.image_index]
+
+    @functools.cached_property
+    def projected(self) -> Tensor:
+        """``(1, heads, Lq, D)`` where there is one image, and all rows ask alike; else ``(N, heads, Lq, D)``."""
+        projected = self.attention.project_queries(self.tokens)
+        return projected if len(self.tokens) == 1 else projected[self.image_index]
+
+
 class CrossAttention(nn.Module):
     """Multi-head cross-attention with separate projections and an inner width of ``heads * head_width``.
 
@@ -122,6 +152,7 @@ class CrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.head_width = head_width
         self.dropout = dropout
         inner = heads * head_width
         self.query = nn.Linear(channels, inner)
@@ -161,11 +192,8 @@ class CrossAttention(nn.Module):
         Returns:
             ``(N, Lq, C)``, after the output projection; for rows without a reference without meaning.
         """
-        output = self.output.weight.unflatten(1, (self.heads, -1))
-        value = self.value.weight.unflatten(0, (self.heads, -1))
-        # Per head the value's and the output's projection as one: (C, heads * C).
-        weight = torch.einsum("ohd,hdi->ohi", output, value).flatten(1)
-        bias = F.linear(self.value.bias, self.output.weight, self.output.bias)
+        weight, biases = self._values_to_output()
+        bias = biases.sum(dim=1) + self.output.bias
 
         def project(attended: Tensor) -> Tensor:
             return F.linear(attended.flatten(2), weight, bias)
@@ -174,7 +202,8 @@ class CrossAttention(nn.Module):
             return attend_frames(queries[0], references.by_frame(level), len(references), project)
         each = []
         for row, own in zip(references.rows, queries.expand(len(references), -1, -1, -1), strict=True):
-            attended = self._attend_row(own, row, level) if row else own.new_zeros(*own.shape[:2], value.shape[2])
+            nothing = own.new_zeros(*own.shape[:2], self.value.in_features)
+            attended = self._attend_row(own, row, level) if row else nothing
             each.append(project(attended.transpose(0, 1)[None]))
         return torch.cat(each)
 
@@ -202,3 +231,78 @@ class CrossAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         attended = attend(queries.to(projected_keys.dtype), projected_keys, projected_values, padding, dropout)
         return self.output(attended.transpose(1, 2).flatten(2))
+
+    def to_few(self, queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+        """As `forward`, to so few tokens that their weights are smaller than projected queries.
+
+        The query's projection is folded into the keys, and the output's into the values: tokens are then asked as they
+        are, and what is projected are the few and not the many.
+
+        Args:
+            queries: For N rows.
+            keys: ``(N, Lk, C)``, normalised.
+            values: ``(N, Lk, C)``.
+            padding: ``(N, Lk)`` bool, True = padding.
+
+        Returns:
+            ``(N, Lq, C)``, after the output projection.
+        """
+        own_keys = self.split_heads(self.key(keys)) * self.head_width**-0.5
+        by_head = self.query.weight.unflatten(0, (self.heads, -1))
+        folded = torch.einsum("nhld,hdc->nchl", own_keys, by_head).flatten(2)
+        offsets = torch.einsum("nhld,hd->nhl", own_keys, self.query.bias.unflatten(0, (self.heads, -1))).flatten(1)
+        scores = torch.baddbmm(offsets[:, None], queries.of_rows, folded).unflatten(2, (self.heads, -1))
+        empty = padding.all(dim=1)
+        unseen = padding & ~empty[:, None]
+        weights = scores.masked_fill(unseen[:, None, None], float("-inf")).softmax(dim=3)
+        weights = F.dropout(weights.masked_fill(empty[:, None, None, None], 0.0), self.dropout, self.training)
+        output = self.output.weight.unflatten(1, (self.heads, -1))
+        own_values = torch.einsum("nhld,ohd->nhlo", self.split_heads(self.value(values)), output).flatten(1, 2)
+        return weights.flatten(2).to(own_values.dtype) @ own_values + self.output.bias
+
+    def shares_on(self, device: torch.device) -> bool:
+        """Whether `shared` is of use: on a CPU, where merging makes products no wider than they are."""
+        return device.type == "cpu" and self.head_width >= self.query.in_features
+
+    def shared(self, queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor, key_scale: Tensor) -> Tensor:
+        """As `forward`, with all projections merged into those of the queries and of the output.
+
+        A key's projection acts on queries as well as on keys, and its bias adds the same to all of a query's scores,
+        which the softmax takes away again. So keys stay as they are: where nobody learns from them, as from a frozen
+        encoder's, they need no gradient, which saves a product of the backward pass's size. Padding takes no part.
+
+        Args:
+            queries: For N rows.
+            keys: ``(N, Lk, C)``, normalised, but neither scaled nor shifted.
+            values: ``(N, Lk, C)``.
+            padding: ``(N, Lk)`` bool, True = padding.
+            key_scale: ``(C,)``, the norm's. Its shift would make no difference either.
+
+        Returns:
+            ``(N, Lq, C)``, after the output projection.
+        """
+        query, key = (linear.weight.unflatten(0, (self.heads, -1)) for linear in (self.query, self.key))
+        scale = key_scale * self.head_width**-0.5
+        weight = torch.einsum("hdo,hdc->hoc", key, query) * scale[:, None]
+        bias = torch.einsum("hdo,hd->ho", key, self.query.bias.unflatten(0, (self.heads, -1))) * scale
+        asked = F.linear(queries.tokens, weight.flatten(0, 1), bias.flatten()).unflatten(2, (self.heads, -1))
+        out, out_biases = self._values_to_output()
+        rows = []
+        for row, image in enumerate(queries.image_index.tolist()):
+            own, kept = asked[image].flatten(0, 1), ~padding[row]
+            dropout = self.dropout if self.training else 0.0
+            own_keys, own_values = (given[row, kept].to(own.dtype) for given in (keys, values))
+            if len(own_keys):
+                attended, sums = attend_shared(own, own_keys, own_values, dropout)
+            else:
+                attended, sums = own.new_zeros(len(own), values.shape[2]), own.new_zeros(len(own))
+            joined = F.linear(attended.unflatten(0, (-1, self.heads)).flatten(1), out, self.output.bias)
+            rows.append(joined + F.linear(sums.unflatten(0, (-1, self.heads)), out_biases))
+        return torch.stack(rows)
+
+    def _values_to_output(self) -> tuple[Tensor, Tensor]:
+        """The value's and the output's projection of each head as one: ``(C, heads * C)`` and biases ``(C, heads)``."""
+        output = self.output.weight.unflatten(1, (self.heads, -1))
+        value = self.value.weight.unflatten(0, (self.heads, -1))
+        weight = torch.einsum("ohd,hdi->ohi", output, value).flatten(1)
+        return weight, torch.einsum("ohd,hd->oh", output, self.value.bias.unflatten(0, (self.heads, -1)))

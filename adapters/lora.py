@@ -40,6 +40,19 @@ def add_lora(
     return [name for name, _ in module.named_parameters() if "lora_" in name]
 
 
+def merge_lora(module: nn.Module) -> None:
+    """Add each update to the layer that it is beside, in place, and leave it out: the same outputs but for rounding.
+
+    Raises:
+        ValueError: If a merged weight is not finite; nothing of that layer is changed.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, BaseTunerLayer)]:
+        layer.merge(safe_merge=True)
+        module.set_submodule(name, layer.get_base_layer())
+
+
 def has_lora(module: nn.Module) -> bool:
     """Whether `add_lora` was applied to the module."""
     return any("lora_" in name for name, _ in module.named_parameters())

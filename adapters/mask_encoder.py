@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
 
 from sam_uniref.adapters.resnet import STAGE_STRIDES, MaskedImageResNet, convolve_halves
 
@@ -114,6 +115,11 @@ class MaskEncoder(nn.Module):
             channels.append(feature_channels)
         self.strides = strides
         self.fusers = nn.ModuleList(FeatureFuser(own, feature_channels, feature_channels) for own in channels)
+
+    def stages(self) -> list[nn.Module]:
+        """The trunk, the blocks within it, and what joins its maps with the image's: each run by being called."""
+        blocks = [module for module in self.trunk.modules() if isinstance(module, BasicBlock)]
+        return [self.trunk, *blocks, *self.fusers]
 
     def forward(
         self, pixels: Tensor, masks: Tensor, features: Sequence[Tensor], source_index: Tensor | None = None

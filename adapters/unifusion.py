@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sam_uniref.adapters.attention import CrossAttention
+from sam_uniref.adapters.attention import CrossAttention, ImageQueries
 from sam_uniref.adapters.frames import FrameKeys, FrameReference, FrameReferences
 from sam_uniref.adapters.references import KINDS, ReferenceFeatures
 
@@ -96,16 +96,15 @@ class ReferenceFusion(nn.Module, ABC):
         """``(B, C, h, w)`` to ``(N, C, h, w)``."""
         tokens = feature.flatten(2).transpose(1, 2)
         fused = tokens[image_index]
-        unfused: dict[UniFusion, Tensor] = {}
+        # Once an image, not once a row: until something is injected, rows about one image are alike.
+        unfused: dict[UniFusion, ImageQueries] = {}
         for position, reference in enumerate(references):
             part = self.part(reference.kind, level)
             if position > 0 and self.order != "parallel":
-                queries = part.queries(fused)
-            elif part not in unfused:
-                # Once an image, not once a row: until something is injected, rows about one image are alike.
-                projected = part.queries(tokens)
-                queries = unfused[part] = projected if len(tokens) == 1 else projected[image_index]
+                queries = part.queries(fused, torch.arange(len(fused), device=fused.device))
             else:
+                if part not in unfused:
+                    unfused[part] = part.queries(tokens, image_index)
                 queries = unfused[part]
             added = part.contribution(queries, reference, level)
             fused = fused + added if self.injection == "add" else fused * (1 + added)
@@ -199,33 +198,52 @@ class UniFusion(ReferenceFusion):
         """Itself: one set of parameters serves all."""
         return self
 
-    def queries(self, tokens: Tensor) -> Tensor:
-        """``(B, h * w, C)`` image tokens to ``(B, heads, h * w, D)`` queries."""
-        return self.attention.project_queries(self.query_norm(tokens))
+    def queries(self, tokens: Tensor, image_index: Tensor) -> ImageQueries:
+        """``(B, h * w, C)`` image tokens and the image that each of N rows is about as what is asked."""
+        return ImageQueries(self.attention, self.query_norm(tokens), image_index)
 
     def frame_level_keys(self, tokens: Tensor) -> Tensor:
         """``(L, C)`` tokens of one level of a picture to ``(heads, L, D)`` keys."""
         return self.attention.project_keys(self.key_norm(tokens))
 
-    def contribution(self, queries: Tensor, reference: ReferenceFeatures | FrameReferences, level: int) -> Tensor:
+    def contribution(self, queries: ImageQueries, reference: ReferenceFeatures | FrameReferences, level: int) -> Tensor:
         """What one kind of reference adds to one level, ``(N, h * w, C)``; zero for absent rows.
 
         Args:
-            queries: ``(1, heads, h * w, D)`` where all rows have the same, else ``(N, heads, h * w, D)``.
+            queries: For N rows.
             reference: N rows.
             level: Of the image features.
         """
         if isinstance(reference, FrameReferences):
             pooled = reference.pooled[level]
-            attended = self.attention.frames(queries, reference, level)
+            attended = self.attention.frames(queries.projected, reference, level)
         else:
             keys, values, padding, pooled = reference.level(level)
-            padding = padding | ~reference.present[:, None]
-            shared = queries.expand(len(reference), -1, -1, -1)
-            attended = self.attention(shared, self.key_norm(keys), values, padding)
+            attended = self.attend(queries, keys, values, padding | ~reference.present[:, None])
         shift, scale, gate = self.modulation(pooled)[:, None, :].chunk(3, dim=-1)
         added = gate * (attended * (1 + scale) + shift)
         return torch.where(reference.present[:, None, None], added, 0.0)
+
+    def attend(self, queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+        """Attention with its products in whichever order costs least.
+
+        Args:
+            queries: For N rows.
+            keys: ``(N, L, C)``.
+            values: ``(N, L, C)``.
+            padding: ``(N, L)`` bool, True = padding.
+
+        Returns:
+            ``(N, h * w, C)``.
+        """
+        attention = self.attention
+        if keys.shape[1] <= attention.head_width:
+            return attention.to_few(queries, self.key_norm(keys), values, padding)
+        if attention.shares_on(keys.device):
+            normal = nn.functional.layer_norm(keys, keys.shape[-1:], eps=self.key_norm.eps)
+            return attention.shared(queries, normal, values, padding, self.key_norm.weight)
+        projected = queries.projected.expand(len(keys), -1, -1, -1)
+        return attention(projected, self.key_norm(keys), values, padding)
 
 
 class SeparateUniFusion(ReferenceFusion):

@@ -1,7 +1,7 @@
 """Train, ask and score several methods on the same cases, and write one table with intervals.
 
-    python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare
-    make compare                                             # the same
+    python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare --together 2
+    make compare                                             # the same, with as many trainings at a time as cores
 
 What needs training is trained by `accelerate launch train/finetune.py` with each seed; what learns nothing is asked
 once. Whatever is done is not done again, so a comparison that was stopped goes on. Writes FOLDER/compare.md (the table,
@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import yaml
 from accelerate import PartialState
 from rich.console import Console
 from rich.markdown import Markdown
+from tqdm.auto import tqdm
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.asked_data import open_protocols
@@ -74,6 +76,34 @@ def open_cases(data: Mapping[str, AskedData]) -> dict[Task, AnyProtocol]:
     return protocols
 
 
+def train_all(comparison: Comparison, place: tuple[Path, Path], together: int) -> None:
+    """Train what needs it, so many runs side by side. A run says in ``training.log`` of its folder how it fares.
+
+    Args:
+        comparison: What is compared.
+        place: Folder of the configurations, and of the results.
+        together: Runs at a time; each has a process of its own.
+
+    Raises:
+        ValueError: If a folder's run was made by another configuration.
+        RuntimeError: If training fails.
+    """
+    configs, out = place
+    with ThreadPoolExecutor(together) as pool:
+        runs = [
+            pool.submit(train, configs / method.train, seed, folder)
+            for method in comparison.methods
+            if method.train is not None
+            for seed, folder in runs_of(comparison, method, out)
+        ]
+        try:
+            for run in tqdm(runs, desc="trained", unit="run", disable=all(run.done() for run in runs)):
+                run.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that run are let end, no other begins
+            raise
+
+
 def train(config: Path, seed: int, folder: Path) -> float | None:
     """Train one run, or go on with it.
 
@@ -82,7 +112,7 @@ def train(config: Path, seed: int, folder: Path) -> float | None:
 
     Raises:
         ValueError: If the folder's run was made by another configuration.
-        RuntimeError: If training fails; its output is above.
+        RuntimeError: If training fails; what it said is in ``training.log``.
     """
     claim_folder(folder / "made_of.json", {"config": yaml.safe_load(config.read_text(encoding="utf-8")), "seed": seed})
     spent = folder / "training.json"
@@ -92,7 +122,7 @@ def train(config: Path, seed: int, folder: Path) -> float | None:
         return before
     start = time.monotonic()
     try:
-        train_run(config, folder, seed)
+        train_run(config, folder, seed, log=folder / "training.log")
     finally:
         seconds = None if before is None else before + time.monotonic() - start
         write_json(spent, {"seconds": seconds})
@@ -186,11 +216,12 @@ def write(comparison: Comparison, outcomes: Mapping[str, Outcome], out: Path) ->
     return text
 
 
-def run(config: Path, out: Path) -> None:
-    """All of it."""
+def run(config: Path, out: Path, together: int = 1) -> None:
+    """All of it, with so many trainings at a time."""
     comparison = read_comparison(config)
     state = PartialState(cpu=not torch.cuda.is_available())
     protocols = open_cases(comparison.data)
+    train_all(comparison, (config.parent, out), together)
     outcomes: dict[str, Outcome] = {}
     answers: dict[str, Mapping[Task, StoredPredictions]] = {}
     for method in comparison.methods:
@@ -208,9 +239,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path, help="YAML file of the comparison")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where runs and results go")
+    parser.add_argument("--together", type=int, default=1, metavar="N", help="trainings side by side, a core each")
     given = parser.parse_args(arguments)
     try:
-        run(given.config, given.out)
+        if given.together < 1:
+            raise ValueError(f"--together must be at least 1, got {given.together}")
+        run(given.config, given.out, given.together)
     except (ValueError, OSError, RuntimeError) as error:
         return say_error(error)
     return 0

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from sam_uniref.data import ObjectTable, SourceOptions, TrainingBatches, open_source
 from sam_uniref.data.formats import named_format
 from sam_uniref.data.prepared.source import open_objects
-from sam_uniref.eval.memory import tree_megabytes
+from sam_uniref.memory import tree_megabytes
 from sam_uniref.state import write_json
 from sam_uniref.transforms import ImageTransform, SquareTransform
 

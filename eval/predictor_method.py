@@ -16,6 +16,7 @@ from sam_uniref.reference import MaskReference
 from sam_uniref.samref import SamRef
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.tracking import FrameResult
+from sam_uniref.turned import TurnedImage, segment_turned
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,35 @@ class PredictorMethod:
         return self._shared.track(frames, masks=masks, texts=texts, new_masks=new_masks, **asdict(self.tracking))
 
 
-class RefinedMethod(PredictorMethod):
-    """A SamRef whose answers in pictures are asked for again, of SAM itself: `SamRef.refine`. Videos are as ever."""
+class RefinedMethod:
+    """A SamRef asked with more care in pictures; videos are as ever.
+
+    By examples it is asked in all quarter turns (`segment_turned`), and every answer is asked for once more of SAM
+    itself (`SamRef.refine`).
+
+    Args:
+        model: In evaluation mode.
+        tracking: As `PredictorMethod` has it.
+    """
+
+    def __init__(self, model: SamRef, tracking: TrackingOptions | None = None) -> None:
+        self.model = model
+        self.track = PredictorMethod(model, tracking).track
+
+    def encode_image(self, images: RGB) -> TurnedImage:
+        """The picture, encoded when it is asked about."""
+        return TurnedImage(self.model, images)
 
     def segment(
         self, image: Any, *, text: str | None = None, examples: Sequence[MaskReference] | None = None
     ) -> Segmentation:
-        """As the model's, refined."""
-        features = image if isinstance(image, ImageFeatures) else self.model.encode_image(image)
-        answer = super().segment(features, text=text, examples=examples)
-        return cast(SamRef, self.model).refine(features, answer)
+        """The refined answer. A sentence may name places, so with one nothing is turned."""
+        picture = image if isinstance(image, TurnedImage) else self.encode_image(image)
+        if examples and text is None:
+            answer = segment_turned(picture, examples)
+        else:
+            answer = self.model.segment(picture.features, text=text, examples=examples)
+        return self.model.refine(picture.features, answer)
 
 
 class _EncodesOnce:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,37 @@ def is_trained(folder: Path) -> bool:
     return (folder / "model" / "config.json").is_file()
 
 
-def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = ()) -> None:
+def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = (), log: Path | None = None) -> None:
     """Train into a folder, or go on there, in a process of its own.
 
+    Args:
+        config: The run's configuration.
+        folder: Its output.
+        seed: Its seed.
+        overrides: ``key=value`` over the configuration's.
+        log: Where what it says is added, in place of this process's own output.
+
     Raises:
-        RuntimeError: If the command fails, or leaves no model; its output is above.
+        RuntimeError: If the command fails, is stopped, or leaves no model. The same again goes on.
     """
     launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
-    run_module([*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}", *overrides])
+    run_module([*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}", *overrides], log)
     if not is_trained(folder):
-        raise RuntimeError(f"training in {folder} was stopped; run again to go on")
+        raise RuntimeError(f"training has left no model in {folder}; run again to go on")
 
 
-def run_module(module: Sequence[str]) -> None:
+def run_module(module: Sequence[str], log: Path | None = None) -> None:
     """A module with its arguments, in a process of its own, to its end.
 
+    Args:
+        module: Its name and its arguments.
+        log: Where what it says is added, in place of this process's own output.
+
     Raises:
-        RuntimeError: If it fails; its output is above.
+        RuntimeError: If it fails; its output is above, or in the log.
     """
-    if subprocess.run([sys.executable, "-m", *module], check=False).returncode:  # noqa: S603 - our own commands
-        raise RuntimeError(f"failed: python -m {' '.join(module)}")
+    with log.open("ab") if log is not None else nullcontext() as said:
+        command = [sys.executable, "-m", *module]
+        status = subprocess.run(command, check=False, stdout=said, stderr=said).returncode  # noqa: S603 - our own commands
+    if status:
+        raise RuntimeError(f"failed{f', see {log}' if log is not None else ''}: python -m {' '.join(module)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sam_uniref import packaged
 from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
+from sam_uniref.lora_files import read_lora, write_lora
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
 
@@ -42,15 +43,22 @@ _KNOWN_URLS = {
 def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
     """Write a folder that `load_pretrained` reads; it is whole or not there.
 
-    It holds ``config.json``, ``adapters.safetensors`` (what was trained) and ``text_encoder/`` (tokenizer and
-    configuration). A base SAM without a checkpoint of its own has nowhere else to come from, so its weights
-    are added as ``base_sam.safetensors``, with its tables of positions as they are at SAM's own image size.
+    It holds ``config.json``, ``adapters.safetensors`` (what was trained), ``text_encoder/`` (tokenizer and
+    configuration) and, of LoRA, ``lora_image/`` and ``lora_text/`` in ``peft``'s own format. A base SAM without a
+    checkpoint of its own has nowhere else to come from, so its weights are added as ``base_sam.safetensors``, with its
+    tables of positions as they are at SAM's own image size.
 
     Raises:
         FileExistsError: If there is something else than a saved model, which would be replaced.
+        ValueError: If the base SAM is to be written and its image encoder is held in half precision.
     """
     from safetensors.torch import save_file
 
+    if model.config.sam.checkpoint is None and model.sam.image_encoder.is_rounded:
+        raise ValueError(
+            "the base SAM has no file and would be saved with this model, but its image encoder was rounded to half "
+            'precision; build or load the model with encoder_precision="float32" to save it'
+        )
     with model_folder(model, folder, TRAINED_FILE) as temporary:
         if model.config.sam.checkpoint is None:
             with model.without_lora():
@@ -80,7 +88,7 @@ def model_folder(model: TrainableModel, folder: str | Path, weights: str) -> Ite
     with whole_folder(folder) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
-        save_file(trained, temporary / weights, {"format": "pt"})
+        save_file(write_lora(model, trained, temporary), temporary / weights, {"format": "pt"})
         if model.text_encoder is not None:
             text_config: Any = model.text_encoder.model.config
             model.text_encoder.tokenizer.save_pretrained(temporary / TEXT_FOLDER)
@@ -134,7 +142,7 @@ def load_pretrained(
     if loaded is not None:
         text = model_class.wrap_text_model(*loaded, host.channels, config.text_encoder)
     model = model_class(host, text, config)
-    model.load_trained_state_dict(read_tensors(folder / TRAINED_FILE))
+    model.load_trained_state_dict(read_tensors(folder / TRAINED_FILE) | read_lora(model, folder))
     return model
 
 

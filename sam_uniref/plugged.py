@@ -77,6 +77,8 @@ class PluggedSam(TrainableModel):
         image_size: int | None = None,
         config: PluggedConfig | None = None,
         local_files_only: bool = False,
+        encoder_precision: str = "float32",
+        compile: bool = False,  # noqa: A002
     ) -> Self:
         """Plug fresh parts into a SAM.
 
@@ -93,10 +95,13 @@ class PluggedSam(TrainableModel):
             config: Widths and options, of the model's `config_class`; its ``for_size(size)`` by default. ``size``,
                 ``checkpoint``, ``text_encoder`` and ``image_size`` are written into it.
             local_files_only: Never ask the hub for the text encoder.
+            encoder_precision: Of the image encoder's matrix products: ``"float32"``, ``"bf16"`` or ``"fp16"``; half
+                precision is the fast one on GPUs and on CPUs that multiply in it.
+            compile: Compile the image encoder; see `SamHost.speed_up_encoder`.
 
         Raises:
-            ValueError: If the size is unknown, the image size is not such a multiple, or the checkpoint is broken or
-                of another size.
+            ValueError: If the size or the precision is unknown, the image size is not such a multiple, or the
+                checkpoint is broken or of another size.
             FileNotFoundError: If the checkpoint or the text encoder is not there.
         """
         config = copy.deepcopy(config) if config else cls.config_class.for_size(size)
@@ -115,7 +120,9 @@ class PluggedSam(TrainableModel):
         if text_encoder is not None:
             loaded = load_text_model(packaged.text_encoder(text_encoder), local_files_only=local_files_only)
             text = cls.wrap_text_model(*loaded, host.channels, config.text_encoder)
-        return cls(host, text, config)
+        model = cls(host, text, config)
+        model.sam.speed_up_encoder(encoder_precision, compile)
+        return model
 
     @classmethod
     def fresh(
@@ -139,25 +146,34 @@ class PluggedSam(TrainableModel):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """Shapes and no memory; see `TrainableModel.skeleton`."""
+        """See `TrainableModel.skeleton`."""
         own = cast(PluggedConfig, config) if config else cls.config_class.for_size(size)
-        with torch.device("meta"):
+        with torch.device(device):
             host = SamHost(build_sam(size), image_size)
             text = None if text_model is None else cls.wrap_text_model(*text_model, host.channels, own.text_encoder)
             return cls(host, text, own)
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+        cls,
+        folder: str | Path,
+        checkpoint: str | Path | None = None,
+        *,
+        image_size: int | None = None,
+        encoder_precision: str = "float32",
+        compile: bool = False,  # noqa: A002
     ) -> Self:
         """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
 
-        See `sam_uniref.checkpoint.load_pretrained`.
+        See `sam_uniref.checkpoint.load_pretrained`, and `SamHost.speed_up_encoder` for the last two.
         """
         from sam_uniref.checkpoint import load_pretrained
 
-        return load_pretrained(cls, folder, checkpoint, image_size=image_size)
+        model = load_pretrained(cls, folder, checkpoint, image_size=image_size)
+        model.sam.speed_up_encoder(encoder_precision, compile)
+        return model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""

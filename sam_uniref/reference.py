@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sam_uniref.adapters.references import ReferenceFeatures
-from sam_uniref.images import ImageLike, MaskLike
+from sam_uniref.images import ImageLike, MaskLike, load_image, load_mask
 from sam_uniref.state import whole_file
 
 # Fields of a `Reference`, and the kind of what is in them.
@@ -32,6 +33,20 @@ class MaskReference:
     image: ImageLike
     mask: MaskLike
     object_id: int | None = None
+
+    def turned(self, quarters: int) -> MaskReference:
+        """The same example turned anticlockwise, for objects that may be seen at any angle.
+
+        Args:
+            quarters: Turns by 90 degrees; negative ones are clockwise.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If the image or the mask is not as it must be: see `load_image` and `load_mask`.
+        """
+        image = load_image(self.image)
+        mask = load_mask(self.mask, image.shape[:2], object_id=self.object_id)
+        return MaskReference(np.rot90(image, quarters).copy(), np.rot90(mask, quarters).copy())
 
 
 @dataclass(frozen=True)

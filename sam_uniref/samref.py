@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -25,11 +26,13 @@ from sam_uniref.adapters import (
     build_fusion,
     has_lora,
     lora_disabled,
+    merge_lora,
 )
 from sam_uniref.annotated import annotated_images
 from sam_uniref.config import SamRefConfig, SentenceConfig, TextEncoderConfig
 from sam_uniref.images import ImageLike
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
+from sam_uniref.lora_files import lora_encoders
 from sam_uniref.losses import mask_losses
 from sam_uniref.plugged import PluggedSam
 from sam_uniref.sam import SamHost
@@ -65,6 +68,7 @@ class SamRef(PluggedSam):
         )
         self.fusion = build_fusion(host.channels, len(host.strides), **asdict(config.fusion))
         self._add_lora()
+        self._merged: tuple[str, ...] = ()
         self.eval()
 
     @classmethod
@@ -240,8 +244,49 @@ class SamRef(PluggedSam):
             parts.append(TrainablePart("text encoder", self.text_encoder.model, lr_group="text"))
         return parts
 
+    def recomputed(self) -> list[nn.Module]:
+        """UniFusion, the mask encoder and most of the mask decoder."""
+        decoder = self.mask_decoder
+        return [self.fusion, *self.mask_encoder.stages(), *decoder.transformer.layers, decoder.output_upscaling]
+
+    def merge_lora(self) -> None:
+        """Make LoRA part of the encoders that it is in, for inference: the same answers in less time.
+
+        SAM's own features are gone then, and with LoRA on the image encoder also what needs them: prompts without a
+        reference, and `refine`. Such a model can't be saved; merge a loaded one.
+
+        Raises:
+            ValueError: If there is no LoRA.
+        """
+        encoders = {name: encoder for name, (encoder, _) in lora_encoders(self).items() if has_lora(encoder)}
+        if not encoders:
+            raise ValueError("this SamRef has no LoRA to merge; it is trained with model.options.lora")
+        for encoder in encoders.values():
+            merge_lora(encoder)
+        self._merged = tuple(encoders)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write what was trained and the configuration, LoRA as ``peft`` does: see `sam_uniref.checkpoint`.
+
+        Raises:
+            ValueError: If LoRA is merged.
+            FileExistsError: If there is something else than a saved model, which would be replaced.
+        """
+        if self._merged:
+            raise ValueError("LoRA is merged into the encoders, which are not saved; save the model before merge_lora")
+        super().save_pretrained(folder)
+
     def without_lora(self) -> AbstractContextManager[None]:
-        """Run the image encoder as the frozen SAM's."""
+        """Run the image encoder as the frozen SAM's.
+
+        Raises:
+            ValueError: If it is that no more.
+        """
+        if "image" in self._merged:
+            raise ValueError(
+                "LoRA is merged into the image encoder, and SAM's own features are gone: prompts without a reference "
+                "and refine need them; load the model anew, and leave merge_lora out"
+            )
         return lora_disabled(self.sam.image_encoder) if has_lora(self.sam.image_encoder) else nullcontext()
 
     def _add_lora(self) -> None:

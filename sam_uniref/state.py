@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
 import pickle
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +18,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+# Of Linux's renameat2: AT_FDCWD and RENAME_EXCHANGE.
+_HERE, _EXCHANGE = -100, 2
 
 
 def compare_names(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
@@ -93,8 +99,10 @@ def without_aliases(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     seen: set[tuple[int, torch.Size, tuple[int, ...]]] = set()
     unique = {}
     for name, tensor in state_dict.items():
-        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and tensor.device.type != "meta" and key in seen:
+        # Of a tensor that processes share out (FSDP2) this one's share has an address; shapes alone have none.
+        address = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).data_ptr()
+        key = (address, tensor.shape, tensor.stride())
+        if address and key in seen:
             continue
         seen.add(key)
         unique[name] = tensor
@@ -131,7 +139,12 @@ def write_json(path: str | Path, content: object) -> None:
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its name, and an old one's place, when the block ends well."""
+    """A temporary folder beside ``path`` that takes its name, and an old one's place, when the block ends well.
+
+    Its files are on the disk before they take the name, so a crash of the machine, too, leaves the old or the new. On
+    Linux the two change places in one step; elsewhere there is a moment without either, in which a kill leaves the old
+    one in a hidden folder beside it.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -140,12 +153,36 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         # Temporary folders, and what safetensors writes, are their owner's alone to read.
         for inner in [temporary, *temporary.rglob("*")]:
             inner.chmod(0o755 if inner.is_dir() else 0o644)
-        if path.exists():
+            _flush(inner)
+        if not path.exists():
+            temporary.replace(path)
+        elif not _exchange(temporary, path):
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
             path.replace(old / path.name)
             temporary.replace(path)
             shutil.rmtree(old)
-        else:
-            temporary.replace(path)
+        _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk; a full one that put off saying so says it here."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks know no such thing of a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; whether the system and the disk can."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0

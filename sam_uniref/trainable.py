@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from sam_uniref.adapters import SentenceEncoder, has_lora
 from sam_uniref.config import ModelConfig
 from sam_uniref.predictor import Predictor
+from sam_uniref.recompute import recompute
 from sam_uniref.state import compare_names
 
 
@@ -64,14 +66,16 @@ class TrainableModel(Predictor):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """As `fresh`, on the meta device: shapes and no memory.
+        """As `fresh`, without any file: shapes and no memory, or random weights.
 
         Args:
             size: As in `fresh`.
             text_model: A language model and its tokenizer, or None for a model without sentences.
             image_size: As in `fresh`.
             config: As in `fresh`.
+            device: By default ``"meta"``, where there are shapes and no memory.
         """
 
     @classmethod
@@ -111,6 +115,22 @@ class TrainableModel(Predictor):
         """
         if options:
             raise ValueError(f"the options {sorted(options)} of a {self.config.kind} can't be changed any more")
+
+    def checkpoint_activations(self) -> None:
+        """Train in less memory: parts compute anew for their gradients what they would have kept, see `recompute`.
+
+        Raises:
+            ValueError: If this kind of model has no such parts.
+        """
+        parts = self.recomputed()
+        if not parts:
+            raise ValueError(f"checkpoint_activations does nothing for a {self.config.kind}; leave it out")
+        for part in parts:
+            recompute(part)
+
+    def recomputed(self) -> list[nn.Module]:
+        """What `checkpoint_activations` is about, each run by being called; one may lie in another."""
+        return []
 
     def add_text_encoder(self, text_encoder: str | Path) -> None:
         """Give a model without sentences a text encoder, whose resizer is fresh.

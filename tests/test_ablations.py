@@ -52,7 +52,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What was run; each command leaves what the real one leaves."""
     given: list[list[str]] = []
 
-    def run(module: Sequence[str]) -> None:
+    def run(module: Sequence[str], log: Path | None = None) -> None:
         given.append(list(module))
         if module[0] == "sam_uniref.eval.evaluate":
             out, tasks = Path(module[module.index("--out") + 1]), {"ris", "fss", "vos", "rvos"} & {*module}

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from sam_uniref import SamRef, VideoTracker
-from sam_uniref.eval.benchmark import all_seen, discs, main, picture
-from sam_uniref.eval.memory import peak_megabytes, reset_peak
+from sam_uniref.eval.benchmark import main
+from sam_uniref.eval.track_benchmark import all_seen, discs, picture
+from sam_uniref.memory import peak_megabytes, reset_peak
 
 
 def test_one_pass_a_frame_beside_the_published_one_an_object(
@@ -79,7 +80,7 @@ def test_peak_memory_begins_anew() -> None:
         (["track", "--model=tiny", "--objects=1", "--frames=1", "--object-cost"], "needs two numbers of objects"),
         (["track", "--model", "tiny", "--published-frames", "0"], "--published-frames must be at least 1"),
         (["track", "--model", "tiny", "--image-size", "100"], "image_size must be a positive multiple"),
-        (["train"], "invalid choice"),
+        (["nothing"], "invalid choice"),
     ],
 )
 def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

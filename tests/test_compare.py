@@ -128,7 +128,7 @@ def test_missing_comparison(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 
 def test_runs_of_another_configuration_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave_a_model(config: Path, folder: Path, seed: int) -> None:
+    def leave_a_model(config: Path, folder: Path, seed: int, log: Path) -> None:
         (folder / "model").mkdir(parents=True)
         (folder / "model" / "config.json").write_text("{}")
 

@@ -68,7 +68,7 @@ def test_a_stopped_run_resumes_as_if_unbroken(
     if number == signal.SIGKILL:
         assert stopped.returncode == -signal.SIGKILL
     else:
-        assert stopped.returncode == 0, stopped.stdout
+        assert stopped.returncode == 128 + number, stopped.stdout
         assert "go on with --resume" in stopped.stdout
         done = len(losses(tmp_path / "out" / "log.jsonl"))
         assert saved[-1] == f"step_{done:07d}"
@@ -163,7 +163,7 @@ def test_a_signal_to_all_processes_of_a_run_saves_and_exits(folder: Path, tmp_pa
     """As launchers and terminals send it: the loader's workers get it as well."""
     config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", steps=300, workers=2, save_every=300)
     stopped = stop_after(config, 3, signal.SIGTERM, group=True)
-    assert stopped.returncode == 0, stopped.stdout
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stdout
     assert "go on with --resume" in stopped.stdout
     done = len(losses(tmp_path / "out" / "log.jsonl"))
     assert [p.name for p in (tmp_path / "out" / "checkpoints").iterdir()] == [f"step_{done:07d}"]

@@ -81,8 +81,9 @@ def test_a_gate_of_one_and_a_shift_of_minus_one_are_the_bare_product() -> None:
     torch.nn.init.zeros_(module.modulation[1].weight)
     module.modulation[1].bias.data = torch.cat([-torch.ones(16), torch.zeros(16), torch.ones(16)])
     tokens = feature.flatten(2).transpose(1, 2)
+    queries = module.attention.project_queries(module.query_norm(tokens))
     keys, values, padding, _ = reference.level(0)
-    attended = module.attention(module.queries(tokens), module.key_norm(keys), values, padding)
+    attended = module.attention(queries, module.key_norm(keys), values, padding)
     (fused,) = module([feature], [reference])
     torch.testing.assert_close(fused.flatten(2).transpose(1, 2), tokens * attended, rtol=1e-5, atol=1e-5)
 

@@ -134,7 +134,7 @@ def test_parallel_is_the_default_and_the_sum_bit_for_bit() -> None:
     assert module.order == "parallel"
     for level, fused in enumerate(module(features, kinds)):
         tokens = features[level].flatten(2).transpose(1, 2)
-        queries = module.attention.project_queries(module.query_norm(tokens))[index]
+        queries = module.queries(tokens, index)
         wanted = tokens[index]
         for kind in kinds:
             wanted = wanted + module.contribution(queries, kind, level)
@@ -153,7 +153,9 @@ def test_queries_are_projected_once_an_image_until_something_is_injected(
         return project(tokens)
 
     monkeypatch.setattr(module.attention, "project_queries", spy)
-    module(random_features(2, SIZES), two_kinds(5, 0, torch.tensor([0, 1, 1, 0, 1])))
+    # So many tokens that these are not what is projected in place of the queries.
+    lengths, index = (HEAD_WIDTH + 1, HEAD_WIDTH + 3), torch.tensor([0, 1, 1, 0, 1])
+    module(random_features(2, SIZES), [random_references(5, lengths, seed=seed).about(index) for seed in (0, 1)])
     assert projected == batches * len(SIZES)
 
 

@@ -43,7 +43,7 @@ def test_a_run_of_two_stages_resumes_in_either(folder: Path, tmp_path: Path) -> 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert finetune(two_stages(tmp_path / "whole.yaml", folder, whole)).returncode == 0
     config = two_stages(tmp_path / "broken.yaml", folder, broken)
-    assert stop_after(config, 3, signal.SIGTERM).returncode == 0
+    assert stop_after(config, 3, signal.SIGTERM).returncode == 128 + signal.SIGTERM
     assert not (broken / "video").exists()
     done = finetune(config, "--resume")
     assert done.returncode == 0, done.stderr

@@ -13,10 +13,14 @@ def leave_signals_to_the_run(worker: int) -> None:
 
 
 class Interruption:
-    """While in use, remembers a signal instead of dying of it; a second one kills as usual."""
+    """While in use, remembers a signal instead of dying of it; a second one kills as usual.
+
+    Attributes:
+        number: Of the signal that came; 0 before.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.number = 0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -33,5 +37,5 @@ class Interruption:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.number = number
         signal.signal(number, self._previous[number])  # type: ignore[arg-type]

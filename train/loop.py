@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from sam_uniref.train.checkpoints import CheckpointNotSavedError
 from sam_uniref.train.interruption import Interruption
 from sam_uniref.train.journal import Journal
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,44 @@ class StepPlan:
     validate_every: int = 0
 
 
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended; the same on all processes.
+
+    Attributes:
+        step: Steps that are done.
+        signal: Number of the signal that stopped it before it had taken all; 0: none.
+        saved: Whether there is a checkpoint of its last step.
+    """
+
+    step: int
+    signal: int = 0
+    saved: bool = True
+
+    def checked(self, steps: int) -> int:
+        """Say what is left to do of so many steps; the signal.
+
+        Raises:
+            CheckpointNotSavedError: If there is no checkpoint of the last step.
+        """
+        if not self.saved:
+            raise CheckpointNotSavedError(
+                f"there is no checkpoint of the last step, {self.step}; make room, then --resume goes on from the one "
+                "before"
+            )
+        if self.signal:
+            logger.warning("stopped after step %d of %d; go on with --resume", self.step, steps)
+        return self.signal
+
+
 def run_steps(
     accelerator: Accelerator,
     plan: StepPlan,
     first: int,
     take_step: Callable[[int], StepResult],
     save: Callable[[int], object],
-    validate: Callable[[], dict[str, float]],
-) -> int:
+    validate: Callable[[int], dict[str, float]],
+) -> RunEnd:
     """Take the steps from ``first`` on.
 
     Args:
@@ -61,16 +95,17 @@ def run_steps(
         plan: Length and intervals.
         first: Steps that are done.
         take_step: Takes the step of a number; called on every process.
-        save: Writes a checkpoint after so many steps; called on the main process.
-        validate: Gives the values to log; called on every process.
+        save: Writes a checkpoint after so many steps; called on every process. If the disk is full, training goes
+            on and the next one is tried.
+        validate: Gives the values to log after so many steps; called on every process.
 
     Returns:
-        How many steps are done; fewer than all after a signal, which was answered with a checkpoint.
+        How it ended; after a signal with fewer steps than all.
     """
     main = accelerator.is_main_process
     journal = Journal(plan.output / "log.jsonl", first) if main else None
     progress = tqdm(total=plan.steps, initial=first, disable=not main, unit="step", mininterval=1.0)
-    step = first
+    step, stop, saved = first, 0, True
     with Interruption() as interruption:
         while step < plan.steps:
             result = take_step(step)
@@ -82,23 +117,33 @@ def run_steps(
             if step % plan.log_every == 0:
                 accelerator.log({f"train/{result.task}/{k}": v for k, v in result.values.items()}, step=step)
             if plan.validate_every and step % plan.validate_every == 0 and step < plan.steps:
-                values = validate()
+                values = validate(step)
                 accelerator.log(values, step=step)
-                if main:
+                if journal is not None:
+                    journal.write(step, {"validation": values})
                     progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-            stop = any_process(accelerator, interruption.requested)
-            if main and (stop or step % plan.save_every == 0 or step == plan.steps):
-                save(step)
+            stop = highest(accelerator, interruption.number)
+            if stop or step % plan.save_every == 0 or step == plan.steps:
+                saved = is_saved(save, step)
             if stop:
                 break
     progress.close()
     if journal is not None:
         journal.close()
     accelerator.wait_for_everyone()
-    return step
+    return RunEnd(step, stop if step < plan.steps else 0, not highest(accelerator, int(not saved)))
 
 
-def any_process(accelerator: Accelerator, here: bool) -> bool:
-    """Whether something holds on at least one process; all of them get the same answer."""
-    flag = torch.tensor(float(here), device=accelerator.device)
-    return accelerator.reduce(flag, reduction="sum").item() > 0
+def is_saved(save: Callable[[int], object], step: int) -> bool:
+    """Try to write a checkpoint; whether that was done. What is wrong with the disk is said."""
+    try:
+        save(step)
+    except CheckpointNotSavedError as error:
+        logger.error("%s; the one before stays, and the next is tried when it is due", error)
+        return False
+    return True
+
+
+def highest(accelerator: Accelerator, here: int) -> int:
+    """The highest of all processes' numbers; all of them get the same answer."""
+    return int(accelerator.gather(torch.tensor([here], device=accelerator.device)).max())

@@ -14,6 +14,7 @@ from sam_uniref import packaged
 from sam_uniref.adapters import load_text_model
 from sam_uniref.models import model_class
 from sam_uniref.train.build import learning_rate_factor, model_config
+from sam_uniref.train.costs import cost_table
 from sam_uniref.train.settings import ModelSettings, RunSettings
 from sam_uniref.train.summary import parameter_table
 from sam_uniref.trainable import TrainableModel
@@ -38,8 +39,13 @@ RATE_NAMES = {
 }
 
 
-def skeleton(settings: RunSettings, origin: ModelSettings) -> TrainableModel:
-    """The run's model with shapes and no memory, with the stage's parts unfrozen.
+def skeleton(settings: RunSettings, origin: ModelSettings, device: torch.device | str = "meta") -> TrainableModel:
+    """The run's model without any of its files, with the stage's parts unfrozen.
+
+    Args:
+        settings: Of the stage.
+        origin: The model as it was first made: that of the run's first stage.
+        device: By default ``"meta"``, where there are shapes and no memory; elsewhere weights are random.
 
     Raises:
         ValueError: If the image size is no multiple of the patch size.
@@ -48,11 +54,14 @@ def skeleton(settings: RunSettings, origin: ModelSettings) -> TrainableModel:
     config.text_encoder.name = origin.text_encoder
     text_model = None
     if origin.text_encoder is not None:
-        with torch.device("meta"):
+        with torch.device(device):
             text_model = _text_skeleton(origin.text_encoder)
     image_size = settings.model.image_size
-    model = model_class(origin.kind).skeleton(origin.size, text_model, image_size=image_size, config=config)
+    kind = model_class(origin.kind)
+    model = kind.skeleton(origin.size, text_model, image_size=image_size, config=config, device=device)
     model.train_text_encoder(settings.train_text_encoder)
+    if settings.checkpoint_activations:
+        model.checkpoint_activations()
     return model
 
 
@@ -69,7 +78,7 @@ def _text_skeleton(name: str) -> tuple[torch.nn.Module, Any]:
 
 
 def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
-    """Tables of the run: batches, data sets, learning rates, parameters.
+    """Tables of the run: batches, data sets, learning rates, parameters, memory, disk and time.
 
     Args:
         settings: Of the stage.
@@ -98,7 +107,7 @@ def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
     for name, entry in settings.data.items():
         share = f"{100 * entry.weight / total:.1f}"
         data.add_row(name, entry.task, entry.reader, entry.root, f"{entry.weight:g}", share)
-    return Group(run, data, parameter_table(model))
+    return Group(run, data, parameter_table(model), cost_table(settings, processes, model))
 
 
 def _origin(model: ModelSettings) -> str:

@@ -10,26 +10,27 @@ Any setting can be given as key=value after the options.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
 from sam_uniref.state import load_checked, whole_file, write_json
-from sam_uniref.train.checkpoints import CheckpointFolder
-from sam_uniref.train.interruption import leave_signals_to_the_run
+from sam_uniref.train.checkpoints import CheckpointFolder, reported_disk, tensor_bytes
+from sam_uniref.train.exit_codes import of_signal, run_command
+from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.loop import StepPlan, StepResult, run_steps
 from sam_uniref.train.promptable import PromptableTraining, SceneBatch, SceneBatches, click_iou
 from sam_uniref.train.settings import LossSettings, read_settings
+from sam_uniref.train.trackers import start_trackers
 
 logger = logging.getLogger("sam_uniref.train")
 
@@ -54,6 +55,12 @@ class PretrainSettings:
     precision: str = field(default="no", metadata={"help": "no, fp16 or bf16"})
     seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
     workers: int = field(default=1, metadata={"help": "loader processes"})
+    loader_timeout: int = field(
+        default=300, metadata={"help": "seconds to wait for a loader process, which is then replaced; 0: for ever"}
+    )
+    process_timeout: int = field(
+        default=900, metadata={"help": "seconds that processes wait for one another before the run ends"}
+    )
     log_every: int = field(default=20, metadata={"help": "steps"})
     save_every: int = field(default=250, metadata={"help": "steps"})
     keep: int = field(default=2, metadata={"help": "newest checkpoints kept"})
@@ -84,8 +91,15 @@ def learning_rate(step: int, settings: PretrainSettings) -> float:
     return settings.lr * warmup * (1 - step / settings.steps) ** settings.power
 
 
-def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) -> None:
-    """The run: build, resume, loop, measure, save."""
+def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) -> int:
+    """The run: build, resume, loop, measure, save.
+
+    Returns:
+        0 when all its steps are done, else the number of the signal that stopped it.
+
+    Raises:
+        CheckpointNotSavedError: If the disk was too full for the last checkpoint or for the weights.
+    """
     torch.manual_seed(settings.seed)
     sam = build_sam("tiny")
     if settings.start_from is not None:
@@ -107,41 +121,40 @@ def train(settings: PretrainSettings, accelerator: Accelerator, resume: bool) ->
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    loader = iter(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(first, settings.steps),
-            num_workers=settings.workers,
-            worker_init_fn=leave_signals_to_the_run,
-        )
-    )
+    loader = BatchLoader(batches, first, settings.workers, settings.loader_timeout)
     validation = SceneBatches(transform, 8, 16, settings.objects, settings.seed, split=1)
 
     def take_step(step: int) -> StepResult:
         return StepResult("prompts", step_once(accelerator, model, optimizer, next(loader), settings, step))
 
-    def validate() -> dict[str, float]:
+    def validate(step: int) -> dict[str, float]:
         bare.eval()
         values = {"validation/click_iou": click_iou(bare.host, validation)}
         bare.train()
         return values
 
-    accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
+    start_trackers(accelerator, settings)
     model.train()
     output = Path(settings.output)
     plan = StepPlan(output, settings.steps, settings.save_every, settings.log_every, settings.validate_every)
-    done = run_steps(
-        accelerator, plan, first, take_step, lambda step: folder.save(step, bare, optimizer.optimizer, {}), validate
-    )
-    if done < settings.steps:
-        logger.warning("stopped after step %d of %d; go on with --resume", done, settings.steps)
-    elif accelerator.is_main_process:
-        values = validate()
-        save_host(bare.host, output / "sam_tiny.safetensors")
-        write_json(output / "validation.json", values)
-        logger.info("%s; the weights are in %s", values, output / "sam_tiny.safetensors")
-    accelerator.end_training()
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            folder.save(step, bare, optimizer.optimizer, {})
+
+    try:
+        end = run_steps(accelerator, plan, first, take_step, save, validate)
+        if end.step == settings.steps and accelerator.is_main_process:
+            values = validate(end.step)
+            with reported_disk("the SAM", output, tensor_bytes(bare.host.state_dict()) // 2):
+                save_host(bare.host, output / "sam_tiny.safetensors")
+            write_json(output / "validation.json", values)
+            logger.info("%s; the weights are in %s", values, output / "sam_tiny.safetensors")
+    finally:
+        loader.close()
+        for tracker in accelerator.trackers:
+            tracker.finish()
+    return end.checked(settings.steps)
 
 
 def step_once(
@@ -181,8 +194,28 @@ def save_host(host: SamHost, path: Path) -> None:
         save_file(tensors, temporary, {"format": "pt"})
 
 
+def run(arguments: argparse.Namespace) -> int:
+    """The run that the command line asks for; the exit code."""
+    settings = read_settings(PretrainSettings, arguments.config, arguments.overrides)
+    accelerator = Accelerator(
+        cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        mixed_precision=settings.precision,
+        log_with=None if settings.tracker == "none" else settings.tracker,
+        project_dir=settings.output,
+        kwargs_handlers=[
+            # A click leaves the embeddings of boxes without gradients, and a box those of clicks.
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=settings.process_timeout)),
+        ],
+    )
+    stopped = train(settings, accelerator, arguments.resume)
+    accelerator.wait_for_everyone()
+    accelerator.state.destroy_process_group()
+    return of_signal(stopped)
+
+
 def main() -> int:
-    """Run the command; the exit code."""
+    """Run the command; the exit code, see `sam_uniref.train.exit_codes`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=["sam-tiny"], help="what to train")
     parser.add_argument("--config", required=True, help="YAML file of the run")
@@ -190,21 +223,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
     arguments = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        settings = read_settings(PretrainSettings, arguments.config, arguments.overrides)
-        accelerator = Accelerator(
-            cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-            mixed_precision=settings.precision,
-            log_with=None if settings.tracker == "none" else settings.tracker,
-            project_dir=settings.output,
-            # A click leaves the embeddings of boxes without gradients, and a box those of clicks.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-        train(settings, accelerator, arguments.resume)
-    except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
-        logger.error("error: %s", error)
-        return 2
-    return 0
+    return run_command(lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -137,12 +137,25 @@ class RunSettings:
     one_orientation: bool = field(
         default=False, metadata={"help": "a batch's pictures are all wider than high, or none is: less is padding"}
     )
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "less memory, more time, the same gradients: activations are computed twice"}
+    )
     precision: str = field(default="no", metadata={"help": "no, fp16 or bf16"})
     seed: int = field(default=0, metadata={"help": "of everything that is drawn"})
     workers: int = field(default=2, metadata={"help": "loader processes"})
+    loader_timeout: int = field(
+        default=300, metadata={"help": "seconds to wait for a loader process, which is then replaced; 0: for ever"}
+    )
+    process_timeout: int = field(
+        default=900, metadata={"help": "seconds that processes wait for one another before the run ends"}
+    )
     log_every: int = field(default=20, metadata={"help": "steps"})
     save_every: int = field(default=1000, metadata={"help": "steps"})
     keep: int = field(default=3, metadata={"help": "newest checkpoints kept"})
+    best: str | None = field(
+        default=None,
+        metadata={"help": "data set, or mean of all, whose highest validation's model is kept in output/best"},
+    )
     validate_every: int = field(default=0, metadata={"help": "steps; 0: not during the run"})
     validate_most: int = field(default=1000, metadata={"help": "episodes a data set, spread evenly; 0: all"})
     validate_at_end: bool = field(default=True, metadata={"help": "write validation.json"})
@@ -177,12 +190,18 @@ class RunSettings:
                 raise ValueError(
                     f"data.{name}.task must be one of {allowed} in stage {self.stage}, got {dataset.task!r}"
                 )
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep", "process_timeout"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "workers", "validate_every", "validate_most"):
+        for name in ("seed", "workers", "validate_every", "validate_most", "loader_timeout"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        self._check_best()
+        if self.process_timeout <= 2 * self.loader_timeout:
+            raise ValueError(
+                f"process_timeout must be more than twice loader_timeout, got {self.process_timeout} and "
+                f"{self.loader_timeout}; the other processes wait while one replaces its loader"
+            )
         if self.optimiser.clip <= 0:
             raise ValueError(f"optimiser.clip must be positive, got {self.optimiser.clip}; a large one clips nothing")
         for name, dataset in self.data.items():
@@ -201,6 +220,14 @@ class RunSettings:
             raise ValueError(f"precision must be no, fp16 or bf16, got {self.precision!r}")
         if self.then:
             self.following()
+
+    def _check_best(self) -> None:
+        """Refuse a measure that is never taken."""
+        measured = ["mean", *(name for name, dataset in self.data.items() if dataset.weight)]
+        if self.best is not None and self.best not in measured:
+            raise ValueError(f"best must be one of {measured}, got {self.best!r}")
+        if self.best is not None and not (self.validate_every and self.validate_at_end):
+            raise ValueError("best needs validations; set validate_every to some steps, and validate_at_end=true")
 
     def _check_kind(self) -> None:
         """Refuse what the kind of model can't be trained with, and fill in what it is trained with by default."""

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from sam_uniref.data import ReferenceBatch, TrainingBatches
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import write_json
+from sam_uniref.train.best import BestModel
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes, open_features
-from sam_uniref.train.checkpoints import CheckpointFolder
-from sam_uniref.train.interruption import leave_signals_to_the_run
+from sam_uniref.train.checkpoints import CheckpointFolder, reported_disk, tensor_bytes
+from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.loop import StepResult
+from sam_uniref.train.resuming import recorded_batch, same_samples
 from sam_uniref.train.settings import RunSettings, changed_settings, write_settings
+from sam_uniref.train.sharding import (
+    Gathered,
+    WholeModel,
+    WholeOptimizer,
+    share_out,
+    usable_parameters,
+    whole_parameters,
+)
 from sam_uniref.train.step import take_step
 from sam_uniref.train.summary import parameter_table
+from sam_uniref.train.trackers import start_trackers
 from sam_uniref.train.validation import validate
 
 logger = logging.getLogger("sam_uniref.train")
@@ -51,6 +59,7 @@ class Stage:
 
     def __init__(self, settings: RunSettings, accelerator: Accelerator) -> None:
         self.settings, self.accelerator = settings, accelerator
+        self._given = settings
         self.output = Path(settings.output)
         self.datasets = build_datasets(settings)
         self.bare = build_model(settings)
@@ -59,9 +68,11 @@ class Stage:
         if accelerator.is_main_process:
             Console(width=110).print(parameter_table(self.bare))
         optimizer: Any = build_optimizer(self.bare, settings.optimiser)
+        share_out(accelerator, self.bare)
         self.model, self.optimizer = accelerator.prepare(self.bare, optimizer)
         self.checkpoints = CheckpointFolder(self.output / "checkpoints", settings.keep)
-        self._batches: Iterator[ReferenceBatch] = iter(())
+        self._batches: BatchLoader[ReferenceBatch] = BatchLoader((), 0, workers=0, timeout=0)
+        self._best: BestModel | None = None
 
     # ---- Before the first step ----
 
@@ -73,7 +84,8 @@ class Stage:
             ValueError: If none of them fits, or the processes do not see the same ones.
         """
         self.checkpoints.refuse_overwriting(resume)
-        state = self.checkpoints.restore(self.bare, self.optimizer.optimizer) if resume else None
+        whole = WholeModel(self.bare), WholeOptimizer(self.optimizer.optimizer)
+        state = self.checkpoints.restore(*whole) if resume else None
         done = state["step"] if state else 0
         check_same_step(self.accelerator, done)
         if state:
@@ -81,7 +93,21 @@ class Stage:
                 logger.warning("stage %s went on to step %d with another setting: %s", self.name, done, change)
             if self.accelerator.scaler is not None and state.get("scaler"):
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+            self._keep_samples(state.get("batch"))
         return done
+
+    def _keep_samples(self, recorded: dict[str, int] | None) -> None:
+        """Share a step's samples out anew if there were more processes, or fewer."""
+        self.settings = same_samples(self._given, recorded, self.accelerator.num_processes)
+        self.accelerator.gradient_accumulation_steps = self.settings.accumulate
+        if self.settings != self._given:
+            logger.warning(
+                "%d processes share a step's %d samples in batches of %d, accumulate=%d",
+                self.accelerator.num_processes,
+                recorded["samples"] if recorded else 0,
+                self.settings.batch_size,
+                self.settings.accumulate,
+            )
 
     @property
     def finished(self) -> bool:
@@ -104,11 +130,13 @@ class Stage:
             settings.one_orientation,
             self.features,
         )
-        self.accelerator.init_trackers("tracker", config={"settings": json.dumps(settings, default=vars)})
+        start_trackers(self.accelerator, settings)
         if self.accelerator.is_main_process:
             write_settings(settings, self._recorded)
+        if settings.best is not None:
+            self._best = BestModel(self.output / "best", settings.best, self.accelerator, resumed=step > 0)
         self.accelerator.wait_for_everyone()
-        self._batches = iter(make_loader(settings, batches, step))
+        self._batches = BatchLoader(batches, step * settings.accumulate, settings.workers, settings.loader_timeout)
         self.model.train()
 
     # ---- What `run_steps` asks for ----
@@ -120,24 +148,36 @@ class Stage:
         return StepResult(micro[0].task, values)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; on the main process."""
-        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
-        self.checkpoints.save(step, self.bare, self.optimizer.optimizer, {"scaler": scaler})
+        """Write a checkpoint, the main process for all; on every process."""
+        bare, optimizer = WholeModel(self.bare), WholeOptimizer(self.optimizer.optimizer)
+        held = Gathered(bare.trained_state_dict(), optimizer.state_dict())
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+            batch = recorded_batch(self.settings, self._given, self.accelerator.num_processes)
+            self.checkpoints.save(step, held, held, {"scaler": scaler, "batch": batch})
 
-    def measure(self) -> dict[str, float]:
-        """Validate; on every process."""
+    def measure(self, step: int) -> dict[str, float]:
+        """Validate after so many steps, and keep the model if it is the best; on every process."""
         settings = self.settings
-        return validate(
-            self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most, self.features
-        )
+        with usable_parameters(self.bare):
+            values = validate(
+                self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most, self.features
+            )
+        if self._best is not None:
+            with whole_parameters(self.bare):
+                self._best.offer(step, values, self.bare.save_pretrained, self._model_bytes)
+        return values
 
     # ---- After the last step ----
 
     def finish(self) -> None:
         """Validate if that is asked for, and write the model; on every process."""
-        results = self.measure() if self.settings.validate_at_end else {}
+        results = self.measure(self.settings.steps) if self.settings.validate_at_end else {}
+        with whole_parameters(self.bare):
+            if self.accelerator.is_main_process:
+                with reported_disk("the model", self.output, self._model_bytes):
+                    self.bare.save_pretrained(self.output / "model")
         if self.accelerator.is_main_process:
-            self.bare.save_pretrained(self.output / "model")
             if self.settings.validate_at_end:
                 write_json(self.output / "validation.json", results)
             for name, value in results.items():
@@ -146,27 +186,26 @@ class Stage:
         self.accelerator.log(results, step=self.settings.steps)
         self.accelerator.wait_for_everyone()  # the stage that follows reads the model
 
+    def close(self) -> None:
+        """End the loader's processes and the trackers."""
+        self._batches.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
     @property
     def name(self) -> str:
         """As the settings have it."""
         return self.settings.stage
 
     @property
+    def _model_bytes(self) -> int:
+        """What was trained, on disk; a model that holds its frozen weights too takes more."""
+        return tensor_bytes(self.bare.trained_state_dict())
+
+    @property
     def _recorded(self) -> Path:
         """Where the stage writes what it was made of."""
         return self.output / "settings.yaml"
-
-
-def make_loader(settings: RunSettings, batches: TrainingBatches, first_step: int) -> DataLoader[ReferenceBatch]:
-    """This process's batches in order, from a step on."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first_step * settings.accumulate, len(batches)),
-        num_workers=settings.workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=leave_signals_to_the_run,
-    )
 
 
 def check_same_step(accelerator: Accelerator, step: int) -> None:

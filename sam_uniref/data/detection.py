@@ -91,6 +91,10 @@ class DetectionDataset:
         picture = self.pictures[int(self._trained[index])]
         return self._sample(picture, *self.augmentation.of_objects(*picture.load(), rng))
 
+    def label(self, index: int) -> str:
+        """The picture of a training sample."""
+        return f"{self.name}: {self.pictures[int(self._trained[index])].image}"
+
     @property
     def episodes(self) -> int:
         """Number of pictures to validate on."""

@@ -161,6 +161,12 @@ class EpisodeDataset:
         image, mask, _ = self.augmentation(*query.load(), rng, flip=flip)
         return Sample(self._title(query, absent), self.task, image, mask & (not absent), None, references)
 
+    def label(self, index: int) -> str:
+        """The object of a training sample, by one of its pictures."""
+        members = self._subjects.at(index)
+        others = f" or another of its {len(members)} frames" if len(members) > 1 else ""
+        return f"{self._title(self._table[int(members[0])], absent=False)}{others}"
+
     def _language_sample(
         self,
         query: AnnotatedObject,

@@ -6,7 +6,7 @@ same global batches as many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -69,6 +69,7 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         one_orientation: Whether all pictures of a batch are wider than high, or none is, so that less is padding. An
             epoch then shows some samples twice, to fill the last batch of either kind.
         features: What the frozen encoder made of all pictures, where it is not to see them again.
+        on_sample: Told the name of every sample before it is read, so that one that can't be read is known.
     """
 
     datasets: Sequence[SampleSource]
@@ -81,6 +82,7 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
     processes: int = 1
     one_orientation: bool = False
     features: PictureFeatures | None = None
+    on_sample: Callable[[str], None] | None = None
     _epochs: dict[int, tuple[int, NDArray[np.int64]]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,7 +105,10 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         for place in range(first, first + self.batch_size):
             drawn = earlier * self.batch_size * self.processes * self.accumulate + place
             rng = np.random.default_rng([self.seed, _SAMPLE, step, place])
-            samples.append(dataset.sample(self._index(chosen, drawn), rng, language_only=language_only))
+            index = self._index(chosen, drawn)
+            if self.on_sample is not None:
+                self.on_sample(dataset.label(index))
+            samples.append(dataset.sample(index, rng, language_only=language_only))
             transforms.append(self._transform(dataset, step, place))
         return collate(samples, transforms, self.features)
 

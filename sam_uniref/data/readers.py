@@ -40,6 +40,9 @@ class SampleSource(Protocol):
     def sample(self, index: int, rng: np.random.Generator, *, language_only: bool = False) -> Sample:
         """A training sample, a pure function of its arguments."""
 
+    def label(self, index: int) -> str:
+        """What a training sample is about, for messages, without reading its files."""
+
     @property
     def episodes(self) -> int:
         """Number of fixed evaluation episodes."""

@@ -99,6 +99,12 @@ class BuiltUniRef(TrainableModel):
         groups["offsets"] = [p for p in base if id(p) in offsets]
         return groups
 
+    def recomputed(self) -> list[nn.Module]:
+        """UniFusion, the mask encoder, and the layers of the transformer's encoder and decoder."""
+        transformer = self.transformer
+        layers = [*transformer.encoder.layers, *transformer.decoder.layers]
+        return [self.fusion, *self.mask_encoder.stages(), *layers]
+
     def trained_state_dict(self) -> dict[str, Tensor]:
         """Everything; of the text encoder the language model only if it was ever trained."""
         state = self.state_dict()
@@ -168,10 +174,11 @@ class BuiltUniRef(TrainableModel):
         *,
         image_size: int | None = None,
         config: ModelConfig | None = None,
+        device: torch.device | str = "meta",
     ) -> Self:
-        """Shapes and no memory; see `TrainableModel.skeleton`."""
+        """See `TrainableModel.skeleton`."""
         own = checkpoint_files.sized_config(size, image_size, cast(UniRefConfig | None, config))
-        with torch.device("meta"):
+        with torch.device(device):
             text = None if text_model is None else checkpoint_files.wrap_text_model(*text_model, own)
             return cls(build_backbone(own.backbone), text, own)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from segment_anything.modeling import ImageEncoderViT
-from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sam_uniref.sam import ImageEncoder
 
 
 class Bottleneck(nn.Module):
@@ -43,17 +43,17 @@ class EncoderAdapters(nn.Module):
     """
 
     def __init__(
-        self, encoder: ImageEncoderViT, *, reduction: int = 4, scale: float = 0.5, zero_start: bool = False
+        self, encoder: ImageEncoder, *, reduction: int = 4, scale: float = 0.5, zero_start: bool = False
     ) -> None:
         super().__init__()
-        width = encoder.patch_embed.proj.out_channels
+        width: int = encoder.patch_embed.proj.out_channels
         self.first = len(encoder.blocks) // 2
         self.scale = scale
         adapted = range(self.first, len(encoder.blocks))
         self.after_attention = nn.ModuleList(Bottleneck(width, reduction, zero_start=zero_start) for _ in adapted)
         self.beside_mlp = nn.ModuleList(Bottleneck(width, reduction, zero_start=zero_start) for _ in adapted)
 
-    def forward(self, encoder: ImageEncoderViT, pixels: Tensor) -> Tensor:
+    def forward(self, encoder: ImageEncoder, pixels: Tensor) -> Tensor:
         """Run the encoder with the adapters: ``(B, 3, S, S)`` to ``(B, C, h, w)``."""
         x = encoder.patch_embed(pixels)
         if encoder.pos_embed is not None:
@@ -66,16 +66,8 @@ class EncoderAdapters(nn.Module):
 
     def _adapted(self, number: int, block: Any, x: Tensor) -> Tensor:
         """One block, ``(B, h, w, width)``."""
-        attended = _attention(block, block.norm1(x))
+        attended = block.attn(block.norm1(x)).to(x.dtype)
         # The published one comes before the windows are joined again; cell by cell as it is, either will do.
         x = x + attended + self.after_attention[number](attended)
         normalised = block.norm2(x)
         return x + block.mlp(normalised) + self.scale * self.beside_mlp[number](normalised)
-
-
-def _attention(block: Any, x: Tensor) -> Tensor:
-    """A block's attention, in its windows if it has them."""
-    if block.window_size == 0:
-        return block.attn(x)
-    windows, padded = window_partition(x, block.window_size)
-    return window_unpartition(block.attn(windows), block.window_size, padded, (x.shape[1], x.shape[2]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 
 import torch
@@ -11,9 +13,13 @@ from torch.nn import functional as F
 
 from sam_uniref.interfaces import ImageFeatures, Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
+from sam_uniref.sam.compilation import CompiledBlocks
+from sam_uniref.sam.image_encoder import ImageEncoder, run_block
 from sam_uniref.sam.resize import resize_sam
 from sam_uniref.sam.two_way import two_way
 from sam_uniref.transforms import ImageTransform, Size, SquareTransform, content_mask
+
+logger = logging.getLogger(__name__)
 
 
 class SamHost(nn.Module):
@@ -22,7 +28,7 @@ class SamHost(nn.Module):
     Implements `ImageBackbone` and `MaskDecoder`.
 
     Args:
-        sam: With its weights loaded; its modules become the host's.
+        sam: With its weights loaded, which become the host's.
         image_size: Side of the input square in pixels, a positive multiple of the patch size; SAM's own by default.
 
     Attributes:
@@ -36,7 +42,7 @@ class SamHost(nn.Module):
     def __init__(self, sam: Sam, image_size: int | None = None) -> None:
         super().__init__()
         self.own_tables: dict[str, Tensor] = {} if image_size is None else resize_sam(sam, image_size)
-        self.image_encoder = sam.image_encoder
+        self.image_encoder = ImageEncoder(sam.image_encoder)
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
         size = sam.image_encoder.img_size
@@ -50,6 +56,44 @@ class SamHost(nn.Module):
     def encoder(self) -> nn.Module:
         """The image encoder."""
         return self.image_encoder
+
+    def speed_up_encoder(self, precision: str = "float32", compile: bool = False) -> None:  # noqa: A002
+        """Choose how the image encoder is computed.
+
+        Args:
+            precision: Of its matrix products, whose weights are held in it from now on: ``"float32"``, ``"bf16"`` or
+                ``"fp16"``. What was rounded does not come back.
+            compile: Run its blocks through `torch.compile` where no gradients are asked for; `warm_up` compiles them,
+                or else the first picture. Without a compiler they run as they are, with a warning.
+
+        Raises:
+            ValueError: If there is no such precision.
+        """
+        self.image_encoder.hold_in(precision)
+        self.image_encoder.run_frozen_block = CompiledBlocks() if compile else run_block
+
+    @torch.no_grad()
+    def warm_up(self, batch_size: int = 1) -> float:
+        """Encode blank pictures twice, so that whatever is compiled or chosen at first is done; says so in the log.
+
+        Args:
+            batch_size: Of the pictures that will be encoded: each other size is compiled anew.
+
+        Returns:
+            Seconds that such a batch takes from now on.
+        """
+        weight = next(self.image_encoder.parameters())
+        pixels = weight.new_zeros(batch_size, 3, self.transform.size, self.transform.size, dtype=torch.float32)
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            self.encode(pixels)[0][0].sum().item()  # waits for a GPU
+            seconds.append(time.perf_counter() - start)
+        logger.info(
+            "the image encoder is warm: %d x %d px on %s took %.2f s at first and takes %.2f s now",
+            *(batch_size, self.transform.size, weight.device, *seconds),
+        )
+        return seconds[-1]
 
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no finer maps."""

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
+FINETUNE = ROOT / "train" / "finetune.py"
 # One thread: sums in another order would differ in the last bits between runs.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 ENVIRONMENT["CUDA_VISIBLE_DEVICES"] = ""
@@ -49,23 +50,25 @@ def write_config(path: Path, folder: Path, output: Path, **changes: object) -> P
     return path
 
 
-def command(config: Path, *arguments: str, processes: int = 1) -> list[str]:
-    """``accelerate launch train/finetune.py`` on the CPU."""
+def command(config: Path, *arguments: str, processes: int = 1, script: Path = FINETUNE) -> list[str]:
+    """``accelerate launch train/finetune.py``, or another script with its options, on the CPU."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
     if processes > 1:  # without GPUs in sight, the script's processes meet through gloo
         launch += ["--multi_gpu", "--main_process_port", "0"]
-    return [*launch, str(ROOT / "train" / "finetune.py"), "--config", str(config), *arguments]
+    return [*launch, str(script), "--config", str(config), *arguments]
 
 
-def finetune(config: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+def finetune(
+    config: Path, *arguments: str, processes: int = 1, script: Path = FINETUNE
+) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
     return subprocess.run(
-        command(config, *arguments, processes=processes),
+        command(config, *arguments, processes=processes, script=script),
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
@@ -96,15 +99,34 @@ def stop_after(
     return subprocess.CompletedProcess(arguments, process.returncode, output, "")
 
 
+def kill_a_process(config: Path, steps: int, *, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Start training with several processes, and kill -9 the last of them after some steps."""
+    import psutil
+
+    log = Path(yaml.safe_load(config.read_text())["output"]) / "log.jsonl"
+    arguments = command(config, processes=processes)
+    launcher = subprocess.Popen(
+        arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while launcher.poll() is None and (not log.is_file() or len(losses(log)) < steps):
+        time.sleep(0.02)
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    ranks = {child.environ().get("RANK"): child for child in family if str(FINETUNE) in child.cmdline()}
+    ranks[str(processes - 1)].kill()
+    output, _ = launcher.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, launcher.returncode, output, "")
+
+
 def losses(log: Path) -> list[tuple[int, str, float]]:
-    """Step, task and loss of every whole line of a log."""
+    """Step, task and loss of every step that a log has a whole line of."""
     entries = []
     for line in log.read_text().splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             break
-        entries.append((entry["step"], entry["task"], entry["loss"]))
+        if "loss" in entry:
+            entries.append((entry["step"], entry["task"], entry["loss"]))
     return entries
 
 

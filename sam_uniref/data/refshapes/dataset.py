@@ -138,6 +138,10 @@ class RefShapesDataset:
             raise ValueError(f"{self.name}: index must be in 0-{self.length - 1}, got {index}")
         return self._draw("train", index, swapped=False, language_only=language_only)
 
+    def label(self, index: int) -> str:
+        """A training sample's name."""
+        return self._title("train", index)
+
     def episode(self, index: int, *, swapped: bool = False, language_only: bool = False) -> Sample:
         """A fixed evaluation episode.
 

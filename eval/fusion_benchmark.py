@@ -1,11 +1,12 @@
-"""What UniFusion costs: with fused attention and without (UniRef++ table 11), and as a video goes on (figure 6).
+"""What UniFusion costs: beside fused and unfused attention (UniRef++ table 11), and as a video goes on (figure 6).
 
 The module alone, on features made up for four levels of a square picture, at strides 8 to 64. What else a frame takes,
 encoding and decoding it, is the same in all rows.
 
 *Attention*: one picture refers to two others, in training; all ways take their turn, and medians are of so many runs.
-Fused is whatever PyTorch's ``scaled_dot_product_attention`` takes by itself, unfused its plain formula, which holds all
-attention weights.
+Ours is the module as it is. As written, queries, keys and values are projected where the paper's formulas have it:
+fused is whatever PyTorch's ``scaled_dot_product_attention`` takes by itself, unfused its plain formula, which holds all
+attention weights. Keys are of a frozen encoder, so that nobody learns from them.
 
 *Video*: the n-th frame after the first is fused with its references, and kept as one, in inference. Ours refers to the
 first and the previous frame. The bank refers to all that it has stored, the first frame and every fifth after it, as
@@ -16,50 +17,55 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from sam_uniref.adapters import FrameReference, FrameReferences, ReferenceFeatures, UniFusion, concat
+from sam_uniref.adapters.attention import ImageQueries
+from sam_uniref.eval.benchmark_table import (
+    BenchmarkRow,
+    add_common_arguments,
+    chosen_device,
+    markdown_table,
+    report,
+)
 from sam_uniref.eval.commands import counts
-from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
-from sam_uniref.eval.memory import peak_megabytes, release_free, reset_peak
-from sam_uniref.loading import best_device, named_device
-from sam_uniref.state import write_json
+from sam_uniref.eval.floor import Peaks, counted_flops, measure_peaks
+from sam_uniref.eval.machine import PRECISIONS, wait_for
+from sam_uniref.memory import peak_megabytes, release_free, reset_peak
 
 STRIDES = (8, 16, 32, 64)
 REFERENCES = 2
+OURS, FUSED, UNFUSED = "ours", "as written, fused", "as written, unfused"
+WAYS = (OURS, FUSED, UNFUSED)
 STORED_EVERY = 5
 _MEGABYTE = 1e6
 
 
-@dataclass(frozen=True)
-class AttentionCost:
+@dataclass(frozen=True, kw_only=True)
+class FusionRow(BenchmarkRow):
     """One way of attention, in training.
 
     Attributes:
         heads: Of the module.
-        attention: ``fused`` or ``unfused``.
+        samples_per_second: Forward and backward, by the medians.
         forward_seconds: Median.
         backward_seconds: Median.
-        peak_memory_mb: The most that both took beyond what was held before, of the runs: of the process on the CPU, of
-            tensors on a GPU.
     """
 
     heads: int
-    attention: str
+    samples_per_second: float
     forward_seconds: float
     backward_seconds: float
-    peak_memory_mb: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class VideoCost:
         seconds: Median.
         frames_per_second: By that.
         held_mb: Of the references it looks back at.
-        peak_memory_mb: As in `AttentionCost`, of the fusion.
+        peak_memory_mb: The most that the fusion took beyond what was held before.
     """
 
     memory: str
@@ -86,16 +92,13 @@ class VideoCost:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of ``benchmark.py unifusion``."""
+    """Of ``benchmark.py fusion``."""
     parser.add_argument("--image-size", type=int, default=640, help="side of the picture in pixels")
     parser.add_argument("--channels", type=int, default=256, help="of the features")
     parser.add_argument("--heads", type=counts, default=[1, 8], help="such as 1,8; the most are those of the video")
     parser.add_argument("--head-width", type=int, default=256, help="of each head")
     parser.add_argument("--frames", type=counts, default=[1, 5, 10, 20, 50, 100], help="which frames after the first")
-    parser.add_argument("--runs", type=int, default=5, help="of each")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the computation, by autocast")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows")
+    add_common_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -104,59 +107,73 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: If a number is too small, or the picture's side is no multiple of 64.
     """
-    for name in ("channels", "head_width", "runs"):
+    for name in ("channels", "head_width"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
     if arguments.image_size < STRIDES[-1] or arguments.image_size % STRIDES[-1]:
         raise ValueError(f"--image-size must be a positive multiple of {STRIDES[-1]}, got {arguments.image_size}")
-    device = best_device() if arguments.device is None else named_device(arguments.device)
+    device = chosen_device(arguments)
     precision = PRECISIONS[arguments.precision]
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        attention = measure_attention(arguments, device)
-        video = measure_video(arguments, device)
-    line = f"{device_line(device)}, {arguments.image_size} px, {arguments.precision}, {arguments.runs} runs"
-    if arguments.json is not None:
-        rows = {"attention": [asdict(row) for row in attention], "video": [asdict(row) for row in video]}
-        write_json(arguments.json, {"device": line, **rows})
-    console = Console(width=130)
-    for title, table in (("one picture, two references", attention), ("the n-th frame after a video's first", video)):
-        shown = Table(*asdict(table[0]), title=f"{title}: {line}")
-        for row in table:
-            shown.add_row(
-                *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in asdict(row).values())
-            )
-        console.print(shown)
+        rows = measure_attention(arguments, device, measure_peaks(device, precision))
+        video = [asdict(row) for row in measure_video(arguments, device)]
+    report(rows, device, arguments.json, image_size=arguments.image_size, runs=arguments.runs, video=video)
+    sys.stdout.write(f"\n{markdown_table(video)}\n")
 
 
-def measure_attention(arguments: argparse.Namespace, device: torch.device) -> list[AttentionCost]:
-    """Both ways of attention, with each number of heads."""
+def measure_attention(arguments: argparse.Namespace, device: torch.device, peaks: Peaks) -> list[FusionRow]:
+    """All ways of attention, with each number of heads."""
     features = made_up_levels(arguments, device, seed=0)
     reference = concat([annotated_picture(arguments, device, seed) for seed in range(1, 1 + REFERENCES)])
+    for values in reference.values:
+        values.requires_grad_()  # the mask encoder's
     modules = {heads: made_up_fusion(arguments, heads, device).train() for heads in arguments.heads}
-    ways = [(heads, attention) for heads in modules for attention in ("fused", "unfused")]
-    forward: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
-    backward: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
-    peaks: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
-    for _ in tqdm(range(arguments.runs + 1), desc="attention", unit="round"):
-        for heads, attention in ways:
-            leaves = [level.detach().requires_grad_() for level in features]
-            with choose_attention(attention), peak_of(device, peaks[heads, attention]):
-                start = time.perf_counter()
-                total = torch.stack([level.float().mean() for level in modules[heads](leaves, [reference])]).sum()
-                wait_for(device)
-                middle = time.perf_counter()
-                total.backward()
-                wait_for(device)
-            forward[heads, attention].append(middle - start)
-            backward[heads, attention].append(time.perf_counter() - middle)
-            modules[heads].zero_grad(set_to_none=True)
-    # What came first also warmed up.
-    return [
-        AttentionCost(
-            *way, statistics.median(forward[way][1:]), statistics.median(backward[way][1:]), max(peaks[way][1:])
+    cases = [(heads, way) for heads in modules for way in WAYS]
+    taken: dict[tuple[int, str], list[tuple[float, float]]] = {case: [] for case in cases}
+    memory: dict[tuple[int, str], list[float]] = {case: [] for case in cases}
+    work = {}
+    for number in tqdm(range(arguments.runs + 1), desc="attention", unit="round"):
+        for heads, way in cases:
+            step = partial(forward_and_backward, modules[heads], features, reference, device)
+            with choose_way(modules[heads], way):
+                if number == 0:  # what comes first also warms up
+                    work[heads, way] = counted_flops(step)
+                    continue
+                with peak_of(device, memory[heads, way]):
+                    taken[heads, way].append(step())
+    rows = []
+    for heads, way in cases:
+        forward, backward = (statistics.median(times) for times in zip(*taken[heads, way], strict=True))
+        rows.append(
+            FusionRow(
+                benchmark="fusion",
+                implementation=way,
+                model=f"UniFusion {heads} x {arguments.head_width}",
+                precision=arguments.precision,
+                seconds=forward + backward,
+                peak_memory_mb=max(memory[heads, way]),
+                floor_seconds=peaks.floor(work[heads, way]),
+                heads=heads,
+                samples_per_second=1 / (forward + backward),
+                forward_seconds=forward,
+                backward_seconds=backward,
+            )
         )
-        for way in ways
-    ]
+    return rows
+
+
+def forward_and_backward(
+    module: UniFusion, features: Sequence[Tensor], reference: ReferenceFeatures, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of one forward and one backward pass."""
+    module.zero_grad(set_to_none=True)
+    start = time.perf_counter()
+    total = torch.stack([level.float().mean() for level in module(features, [reference])]).sum()
+    wait_for(device)
+    middle = time.perf_counter()
+    total.backward()
+    wait_for(device)
+    return middle - start, time.perf_counter() - middle
 
 
 @torch.no_grad()
@@ -222,9 +239,30 @@ def made_up_fusion(arguments: argparse.Namespace, heads: int, device: torch.devi
     return UniFusion(arguments.channels, **options).to(device)
 
 
-def choose_attention(attention: str) -> AbstractContextManager[None]:
-    """For ``unfused`` PyTorch's plain formula."""
-    return sdpa_kernel(SDPBackend.MATH) if attention == "unfused" else nullcontext()
+@contextmanager
+def choose_way(module: UniFusion, way: str) -> Iterator[None]:
+    """One of `WAYS`."""
+    with ExitStack() as stack:
+        if way != OURS:
+            stack.enter_context(products_as_written(module))
+        if way == UNFUSED:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+@contextmanager
+def products_as_written(fusion: UniFusion) -> Iterator[None]:
+    """Project queries, keys and values where the paper's formulas have it, whatever that costs."""
+
+    def attend(queries: ImageQueries, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+        projected = queries.projected.expand(len(keys), -1, -1, -1)
+        return fusion.attention(projected, fusion.key_norm(keys), values, padding)
+
+    fusion.attend = attend  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del fusion.attend  # the class's own is there again
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,24 +10,39 @@ import pytest
 import torch
 
 from sam_uniref.eval.benchmark import main
-from sam_uniref.eval.unifusion_benchmark import choose_attention, peak_of
+from sam_uniref.eval.fusion_benchmark import (
+    FUSED,
+    OURS,
+    UNFUSED,
+    WAYS,
+    annotated_picture,
+    choose_way,
+    made_up_fusion,
+    made_up_levels,
+    peak_of,
+)
 
-SMALL = ["unifusion", "--channels", "16", "--head-width", "16", "--runs", "1"]
+SMALL = ["fusion", "--channels", "16", "--head-width", "16", "--runs", "1"]
 
 
-def test_both_ways_of_attention_and_both_memories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_ways_of_attention_and_both_memories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.json"
     options = ["--image-size", "192", "--heads", "1,8", "--frames", "1,5,6,50", "--device", "cpu", "--json", str(out)]
     assert main([*SMALL, *options]) == 0
     written = json.loads(out.read_text())
     assert written["device"].startswith("cpu")
-    assert written["device"].endswith("192 px, float32, 1 runs")
-    attention = {(row["heads"], row["attention"]): row for row in written["attention"]}
-    assert list(attention) == [(1, "fused"), (1, "unfused"), (8, "fused"), (8, "unfused")]
-    assert all(row["forward_seconds"] > 0 and row["backward_seconds"] > 0 for row in attention.values())
+    assert (written["image_size"], written["runs"]) == (192, 1)
+    rows = {(row["heads"], row["implementation"]): row for row in written["rows"]}
+    assert list(rows) == [(heads, way) for heads in (1, 8) for way in WAYS]
+    for row in rows.values():
+        assert row["model"] == f"UniFusion {row['heads']} x 16"
+        assert row["seconds"] == pytest.approx(row["forward_seconds"] + row["backward_seconds"])
+        assert row["samples_per_second"] == pytest.approx(1 / row["seconds"])
+        assert row["gap"] == pytest.approx(row["seconds"] / row["floor_seconds"])
     # Weights of 8 heads, 24 x 24 cells and those of two other pictures.
     weights = 8 * 24**2 * 2 * 24**2 * 4 / 1e6
-    assert attention[8, "unfused"]["peak_memory_mb"] > attention[8, "fused"]["peak_memory_mb"] + weights / 2
+    for way in (OURS, FUSED):
+        assert rows[8, UNFUSED]["peak_memory_mb"] > rows[8, way]["peak_memory_mb"] + weights / 2
     video = [(row["memory"], row["frame"], row["references"]) for row in written["video"]]
     ours, bank = "first and previous", "bank"
     assert video == [
@@ -38,16 +54,22 @@ def test_both_ways_of_attention_and_both_memories(tmp_path: Path, capsys: pytest
     for row in written["video"]:
         assert row["held_mb"] == pytest.approx(row["references"] * one)
         assert row["frames_per_second"] == pytest.approx(1 / row["seconds"])
-    assert "unfused" in capsys.readouterr().out
+    assert UNFUSED in capsys.readouterr().out
 
 
-def test_both_ways_give_the_same() -> None:
-    queries, keys, values = torch.randn(3, 1, 2, 40, 8, generator=torch.Generator().manual_seed(0)).unbind()
+def test_all_ways_give_the_same() -> None:
+    arguments = argparse.Namespace(image_size=64, channels=16, head_width=16)
+    cpu = torch.device("cpu")
+    module, features = made_up_fusion(arguments, 2, cpu), made_up_levels(arguments, cpu, 0)
+    reference = annotated_picture(arguments, cpu, 1)
     results = []
-    for attention in ("fused", "unfused"):
-        with choose_attention(attention):
-            results.append(torch.nn.functional.scaled_dot_product_attention(queries, keys, values))
-    torch.testing.assert_close(*results)
+    for way in WAYS:
+        with choose_way(module, way):
+            results.append(module(features, [reference]))
+    assert "attend" not in vars(module)
+    for other in results[1:]:
+        for got, wanted in zip(other, results[0], strict=True):
+            torch.testing.assert_close(got, wanted)
 
 
 def test_a_peak_is_what_came_on_top() -> None:

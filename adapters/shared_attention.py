@@ -1,0 +1,117 @@
+"""Attention of all heads to one and the same keys and values, for training on a CPU.
+
+Where the heads' own projections are merged into the queries and into what follows (see `CrossAttention.shared`), all
+heads look at the same tokens. So there are no heads any more, only more queries, and a block of them costs a few large
+matrix products; attention weights are made again in the backward pass, block by block, and never held as a whole. What
+PyTorch's own kernel for the CPU can't do: attention weights are dropped, and keys that nobody learns from cost nothing
+in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Attention weights at a time: they are passed over several times, so they are to stay in a core's cache.
+BLOCK = 2**20
+# Dropout compares 16 random bits with its probability: a draw of 64 bits serves four weights.
+_STEPS = 2**16
+
+
+def attend_shared(queries: Tensor, keys: Tensor, values: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Weights times values, and what the weights of each query sum to (one, but for dropout).
+
+    Args:
+        queries: ``(Q, D)``, scaled already.
+        keys: ``(L, D)``, L at least one.
+        values: ``(L, C)``.
+        dropout: Probability of dropping an attention weight, taken in steps of 1 / 65,536. The draws are those of
+            PyTorch's generator for the CPU.
+
+    Returns:
+        ``(Q, C)``, and ``(Q,)`` in float32 at least.
+    """
+    share = round(dropout * _STEPS) / _STEPS
+    seed = int(torch.randint(2**62, ()).item()) if share else 0
+    attended, sums = _SharedAttention.apply(queries, keys, values, share, seed)
+    return attended, sums
+
+
+class _SharedAttention(torch.autograd.Function):
+    """Softmax attention by blocks of queries."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, dropout: float, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """See `attend_shared`."""
+        draws = torch.Generator().manual_seed(seed)
+        attended = values.new_empty(len(queries), values.shape[1])
+        exact = torch.promote_types(queries.dtype, torch.float32)
+        sums = torch.ones(len(queries), dtype=exact)
+        log_sums = torch.empty(len(queries), 1, dtype=exact)
+        for block in _blocks(len(queries), len(keys)):
+            weights = (queries[block] @ keys.T).to(exact)
+            largest = weights.amax(dim=1, keepdim=True)
+            weights.sub_(largest).exp_()
+            total = weights.sum(dim=1, keepdim=True)
+            torch.add(largest, total.log(), out=log_sums[block])
+            if dropout:
+                weights.masked_fill_(_dropped(weights.shape, dropout, draws), 0.0)
+                total *= 1 - dropout
+                torch.div(weights.sum(dim=1), total[:, 0], out=sums[block])
+            # Normalised after the product, which is smaller.
+            torch.mm(weights.to(values.dtype), values, out=attended[block]).div_(total)
+        ctx.save_for_backward(queries, keys, values, attended, sums, log_sums)
+        ctx.dropout, ctx.seed = dropout, seed
+        return attended, sums
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of queries, keys and values; of each that needs one."""
+        queries, keys, values, attended, sums, log_sums = ctx.saved_tensors
+        of_attended, of_sums = gradients
+        draws = torch.Generator().manual_seed(ctx.seed)
+        need_keys, need_values = ctx.needs_input_grad[1:3]
+        of_queries = torch.empty_like(queries)
+        of_keys = torch.zeros_like(keys) if need_keys else None
+        of_values = torch.zeros_like(values) if need_values else None
+        # Of each query the mean, by its weights, of the weights' own gradients.
+        means = (of_attended * attended).sum(dim=1, dtype=sums.dtype)[:, None]
+        means += (of_sums * sums)[:, None]
+        for block in _blocks(len(queries), len(keys)):
+            weights = (queries[block] @ keys.T).to(log_sums.dtype).sub_(log_sums[block]).exp_()
+            given = of_attended[block]
+            change = (given @ values.T).to(log_sums.dtype)
+            if ctx.dropout:
+                dropped = _dropped(weights.shape, ctx.dropout, draws)
+                change.add_(of_sums[block, None]).div_(1 - ctx.dropout).masked_fill_(dropped, 0.0)
+                change.sub_(means[block]).mul_(weights)
+                weights.masked_fill_(dropped, 0.0)
+                given = given / (1 - ctx.dropout)
+            else:
+                change.sub_(means[block] - of_sums[block, None]).mul_(weights)
+            change = change.to(keys.dtype)
+            torch.mm(change, keys, out=of_queries[block])
+            if of_keys is not None:
+                torch.addmm(of_keys, change.T, queries[block], out=of_keys)
+            if of_values is not None:
+                torch.addmm(of_values, weights.to(values.dtype).T, given, out=of_values)
+        return of_queries, of_keys, of_values, None, None
+
+
+def _blocks(queries: int, keys: int) -> Iterator[slice]:
+    """Slices of the queries, so many as make a block of weights."""
+    step = max(1, BLOCK // keys)
+    return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
+
+
+def _dropped(shape: torch.Size, dropout: float, draws: torch.Generator) -> Tensor:
+    """Which weights of a block are dropped, ``(rows, L)`` bool."""
+    count = shape.numel()
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=draws)
+    threshold = round(dropout * _STEPS) - _STEPS // 2
+    return bits.view(torch.int16)[:count].view(shape) < threshold
