@@ -31,8 +31,10 @@ TOGETHER ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 6))'
 compare: $(STAMP)
 	$(BIN)/python eval/compare.py --config configs/compare_tiny.yaml --out runs/compare --together $(TOGETHER)
 
+# A process a core, each with one thread; a file's tests stay together.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 8))')
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ from sam_uniref.train.step import take_step
 STAGES = {"ris": "image", "fss": "image", "vos": "video"}
 IMAGE_SIZE, FRAME_SIZE = (480, 640), (480, 854)
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+_GROUPS = 8  # a sample of a batch
 _SENTENCES = ("the large red circle left of the blue square", "a small green star at the top")
 
 
@@ -75,22 +76,25 @@ def _text_model(size: str) -> tuple[nn.Module, Any]:
 
 
 def made_up_folder(root: Path, task: str, count: int) -> None:
-    """So many pictures of a class with sentences about them, or a clip of so many frames, as a user's own folder."""
+    """So many classes of two pictures with a sentence about each, or clips of two frames, as a user's own folder.
+
+    Samples of a batch then seldom have a picture in common, which would be encoded once for both.
+    """
     rng = np.random.default_rng(0)
     sentences = []
-    for number in range(count):
+    for group in range(count):
         if STAGES[task] == "video":
-            pictures, masks, size = root / "clips/one/images", root / "clips/one/masks", FRAME_SIZE
+            pictures, masks, size = root / f"clips/{group}/images", root / f"clips/{group}/masks", FRAME_SIZE
         else:
-            pictures = masks = root / "classes/one"
+            pictures = masks = root / f"classes/{group}"
             size = IMAGE_SIZE
         for folder in (pictures, masks):
             folder.mkdir(parents=True, exist_ok=True)
-        name = f"{number:05d}"
-        Image.fromarray(_picture(rng, size)).save(pictures / f"{name}.jpg", quality=90)
-        Image.fromarray(_disc(rng, size)).save(masks / f"{name}.png")
-        text = _SENTENCES[number % len(_SENTENCES)]
-        sentences.append(json.dumps({"image": f"classes/one/{name}.jpg", "object": 1, "text": text}))
+        for name in ("00000", "00001"):
+            Image.fromarray(_picture(rng, size)).save(pictures / f"{name}.jpg", quality=90)
+            Image.fromarray(_disc(rng, size)).save(masks / f"{name}.png")
+            text = _SENTENCES[group % len(_SENTENCES)]
+            sentences.append(json.dumps({"image": f"classes/{group}/{name}.jpg", "object": 1, "text": text}))
     if task == "ris":
         (root / "expressions.jsonl").write_text("\n".join(sentences), encoding="utf-8")
 
@@ -136,7 +140,7 @@ class MadeUpTraining:
     _steps: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        made_up_folder(self.folder / "data", self.task, count=2 * self.batch_size + 2)
+        made_up_folder(self.folder / "data", self.task, count=_GROUPS * self.batch_size)
         data = DataSettings(root=str(self.folder / "data"), task=self.task, flip=0.0, crop=0.0)
         self.settings = RunSettings(
             stage=STAGES[self.task],

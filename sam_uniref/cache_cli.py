@@ -74,8 +74,7 @@ def cache(
     if check:
         raise typer.Exit(_tell_broken(folder, as_json))
     check_output_folder(folder)
-    from sam_uniref.cache import CacheDescription, broken_shards, plan_writing
-    from sam_uniref.cache.plan import remove_leftovers
+    from sam_uniref.cache import CacheDescription, plan_writing
     from sam_uniref.cache.processes import write_cache
     from sam_uniref.data.shown import shown_pictures
     from sam_uniref.loading import best_device, named_device
@@ -87,30 +86,32 @@ def cache(
     description = CacheDescription.of(backbone, precision, _checked_compute(compute))
     if folder.is_dir() and any(folder.iterdir()):
         _check_kind(folder, description)
-        remove_leftovers(folder)
-        for path, error in broken_shards(folder, description).items():
-            typer.echo(f"removed, to be made again: {error}", err=True)
-            path.unlink(missing_ok=True)
+        if not plan:
+            _remove_broken(folder, description)
     planned = plan_writing(pictures, description, folder, shard_views=shard_views)
     if not as_json:
         _tell_plan(planned, description)
     planned.check(folder)
     if not plan:
+        at_once = batch_size or (_GPU_BATCH if place.type == "cuda" else 1)
+        options = {"processes": processes, "batch_size": at_once}
         with _progress(planned, quiet=as_json) as report:
-            write_cache(
-                folder,
-                backbone,
-                description,
-                pictures,
-                planned.shard_views,
-                processes=processes,
-                batch_size=batch_size or (_GPU_BATCH if place.type == "cuda" else 1),
-                report=report,
-            )
+            write_cache(folder, backbone, description, pictures, planned.shard_views, **options, report=report)
     if as_json:
         typer.echo(json.dumps({"cache": str(folder), **asdict(planned), "needed_bytes": planned.needed_bytes}))
     elif not plan:
         typer.echo(f"in a run:\n  cache: {folder}")
+
+
+def _remove_broken(folder: Path, description: CacheDescription) -> None:
+    """Leave only whole shards in a cache, saying which are to be made again."""
+    from sam_uniref.cache import broken_shards
+    from sam_uniref.cache.plan import remove_leftovers
+
+    remove_leftovers(folder)
+    for path, error in broken_shards(folder, description).items():
+        typer.echo(f"removed, to be made again: {error}", err=True)
+        path.unlink(missing_ok=True)
 
 
 def _check_numbers(processes: int, batch_size: int | None, shard_views: int | None) -> None:

@@ -78,6 +78,8 @@ def test_broken_shards_are_named_and_made_again(folder: Path, tmp_path: Path) ->
     as_json = json.loads(run(*arguments(folder, out, "--check", "--json")).stdout)
     assert set(as_json["broken"]) == {str(cut), str(flipped)}
 
+    assert run(*arguments(folder, out, "--plan")).exit_code == 0
+    assert cut.exists()  # a plan changes nothing
     mended = run(*arguments(folder, out, "--task", "fss", "--shard-views", 4))
     assert mended.exit_code == 0, mended.output
     assert mended.stderr.count("removed, to be made again") == 2

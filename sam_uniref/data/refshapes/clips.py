@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -227,3 +228,10 @@ def _with_first_frames(moving: Sequence[MovingObject], shares: Sequence[Sequence
             return None
         started.append(replace(item, first=clear[0]))
     return started if sum(o.first == 0 for o in started) >= 2 else None
+
+
+def crowded_pairs(pairs: list[tuple[int, int, int]], together: int) -> list[tuple[int, int, int]]:
+    """Of pairs of frames by object, those with enough objects for the samples of a picture, or with the most."""
+    objects = Counter((early, late) for _, early, late in pairs)
+    enough = min(together, max(objects.values()))
+    return [(k, early, late) for k, early, late in pairs if objects[early, late] >= enough]

@@ -5,7 +5,6 @@ A sample is a pure function of (seed, split, index); the streams of training and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from sam_uniref.data.batch import TASKS, AnnotatedImage, Sample, Task
 from sam_uniref.data.detection import detection_sample
 from sam_uniref.data.instances import PictureObjects
-from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, draw_clip, draw_name
+from sam_uniref.data.refshapes.clips import REFERENCE_VISIBLE, TARGET_VISIBLE, Clip, crowded_pairs, draw_clip, draw_name
 from sam_uniref.data.refshapes.doodles import DOODLES, doodle
 from sam_uniref.data.refshapes.drawn import SPLITS, DrawnPicture, Split, drawn_pictures
 from sam_uniref.data.refshapes.draws import Draws
@@ -333,7 +332,7 @@ class RefShapesDataset:
             if not pairs:
                 continue
             if split == "train" and not absent:
-                pairs = _crowded(pairs, self.together)
+                pairs = crowded_pairs(pairs, self.together)
             # All samples of a picture take one pair of frames; an absent object may need another.
             first, early, late = (own if absent else self._draws(split, _TARGET, picture, attempt)).choice(pairs)
             seen = [first, *(k for k, *frames in pairs if frames == [early, late] and k != first)]
@@ -397,10 +396,3 @@ class RefShapesDataset:
             sentences[number] = tuple(dict.fromkeys(said))
         first_frames = {number: clip.objects[k].first for number, k in enumerate(order, start=1)}
         return NamedClip(frames, numbers[drawn], first_frames, sentences)
-
-
-def _crowded(pairs: list[tuple[int, int, int]], together: int) -> list[tuple[int, int, int]]:
-    """Of pairs of frames by object, those with enough objects for the samples of a picture, or with the most."""
-    objects = Counter((early, late) for _, early, late in pairs)
-    enough = min(together, max(objects.values()))
-    return [(k, early, late) for k, early, late in pairs if objects[early, late] >= enough]
