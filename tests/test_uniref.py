@@ -84,7 +84,8 @@ def test_rows_do_not_know_of_each_other(model: UniRef, features: ImageFeatures) 
     both = model.predict(features, [frames(model, features, (0.3, 0.3), (0.6, 0.7))])
     for row, share in enumerate([(0.3, 0.3), (0.6, 0.7)]):
         alone = model.predict(features, [frames(model, features, share)])
-        torch.testing.assert_close(both.logits[row], alone.logits[0], rtol=1e-4, atol=1e-4)
+        # With more rows products are taken in another order: 1.1e-4 was seen in 2 of 24,576 logits.
+        torch.testing.assert_close(both.logits[row], alone.logits[0], rtol=1e-4, atol=3e-4)
         torch.testing.assert_close(both.scores[row], alone.scores[0])
 
 

@@ -54,9 +54,18 @@ def gpu_attention() -> Iterator[None]:
 
 
 def _efficient_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **_: Any
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    *_: Any,
+    **__: Any,
 ) -> Tensor:
     """The kernel itself, which has shapes of its own for all devices."""
+    if query.ndim == 3:  # the kernel wants heads
+        mask = None if attn_mask is None else attn_mask[:, None]
+        return _efficient_attention(query[:, None], key[:, None], value[:, None], mask, dropout_p)[:, 0]
     bias = None
     if attn_mask is not None:
         bias = query.new_zeros(attn_mask.shape).expand(*query.shape[:3], key.shape[2])
