@@ -93,10 +93,14 @@ def cache(
         _tell_plan(planned, description)
     planned.check(folder)
     if not plan:
-        at_once = batch_size or (_GPU_BATCH if place.type == "cuda" else 1)
-        options = {"processes": processes, "batch_size": at_once}
+        options = {"processes": processes, "batch_size": batch_size or (_GPU_BATCH if place.type == "cuda" else 1)}
         with _progress(planned, quiet=as_json) as report:
             write_cache(folder, backbone, description, pictures, planned.shard_views, **options, report=report)
+    _tell_end(folder, planned, plan, as_json)
+
+
+def _tell_end(folder: Path, planned: WritingPlan, plan: bool, as_json: bool) -> None:
+    """What was made, or would be."""
     if as_json:
         typer.echo(json.dumps({"cache": str(folder), **asdict(planned), "needed_bytes": planned.needed_bytes}))
     elif not plan:

@@ -46,7 +46,7 @@ def gpu_attention() -> Iterator[None]:
     # A mode would do for the forward pass alone: within a call of backward, where activations are computed again, none
     # is in force.
     attention = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _efficient_attention  # type: ignore[assignment]
+    F.scaled_dot_product_attention = _efficient_attention
     try:
         yield
     finally:
