@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from sam_uniref.eval import train_benchmark
 from sam_uniref.eval.benchmark import main
 from sam_uniref.eval.floor import Peaks, counted_flops
 from sam_uniref.eval.made_up_training import MadeUpTraining
@@ -56,10 +57,12 @@ def test_the_rows_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "transformers" in shown
 
 
-def test_without_the_encoder_nothing_is_encoded(tmp_path: Path) -> None:
+def test_without_the_encoder_nothing_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_benchmark, "in_fresh_process", lambda function, *given: (90.0, 20.0))
     options = ["train", "--size", "tiny", "--tasks", "ris", "--batch-size", "1", "--without-encoder"]
     rows = rows_of(tmp_path / "rows.json", options)
     assert [row["implementation"] for row in rows] == [FROM_CACHE, STEP, AS_WRITTEN]
+    assert {(row["peak_memory_mb"], row["peak_less_weights_mb"]) for row in rows} == {(90.0, 70.0)}
     assert all(row["of_possible"] is None for row in rows)
 
 
