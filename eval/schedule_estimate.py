@@ -4,8 +4,9 @@
     python eval/schedule_estimate.py configs/sam_vit_h_image.yaml configs/sam_vit_h_video.yaml --measured train.json
 
 Counted are the image encoder's FLOPs, without computing them, and measured JSON has those of a step by task. A device
-does them at a share of its data sheet's bfloat16 peak; that share is the assumption on which the hours hang. All else
-is arithmetic on the run's configuration and on the numbers below, each of which says where it is from.
+does them at a share of its data sheet's bfloat16 peak, and a batch takes some time whatever is in it (kernels to
+launch, the loader, the optimiser); that share and that time are the assumptions on which the hours hang. All else is
+arithmetic on the run's configuration and on the numbers below, each of which says where it is from.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Machine:
 
 MACHINES = (
     Machine("8 x A100", 8, 312e12, 300e9),  # NVLink 3: 600 GB/s, both directions together
-    Machine("1 x H200", 1, 989e12, float("inf")),
+    Machine("1 x H200", 1, 989e12, float("inf"), batch_size=16),
     Machine("1 x 8 GB (RTX 3070)", 1, 40.6e12, float("inf")),  # half rate with float32 sums, as on all GeForce
     Machine("64 x A100, 8 nodes", 64, 312e12, 25e9),  # InfiniBand HDR, 200 Gb/s a GPU
 )
@@ -133,7 +134,7 @@ class Estimate:
     network_seconds: float
 
 
-def estimate(work: Work, machine: Machine, *, share: float, views: int) -> Estimate:
+def estimate(work: Work, machine: Machine, *, share: float, views: int, overhead: float) -> Estimate:
     """The arithmetic.
 
     Args:
@@ -141,27 +142,33 @@ def estimate(work: Work, machine: Machine, *, share: float, views: int) -> Estim
         machine: To do it on.
         share: Of the devices' peak that is reached.
         views: Of each picture, in the cache.
+        overhead: Seconds of a device's batch beside its products.
 
     Raises:
-        ValueError: If the share is not in (0, 1], or there is no view.
+        ValueError: If the share is not in (0, 1], there is no view, or the overhead is negative.
     """
-    if not 0 < share <= 1 or views < 1:
-        raise ValueError(f"share must be above 0 and at most 1, and views at least 1, got {share} and {views}")
+    if not 0 < share <= 1 or views < 1 or overhead < 0:
+        raise ValueError(
+            "share must be above 0 and at most 1, views at least 1 and overhead at least 0, "
+            f"got {share}, {views} and {overhead}"
+        )
     batch = max(work.global_batch, machine.devices * machine.batch_size)
     steps = -(-work.samples // batch)
     rate = machine.devices * machine.flops_per_second * share
     # A ring: each device sends and receives every gradient twice, but for its own part.
     sent = 2 * (machine.devices - 1) / machine.devices * work.gradient_bytes
     network = sent / machine.link_bytes_per_second
+    micro_batches = -(-batch // (machine.devices * machine.batch_size))
+    beside = steps * (micro_batches * overhead + network)
     encoding, stepping = work.pictures_per_sample * work.encoder_flops, work.step_flops
     return Estimate(
         stage=work.stage,
         machine=machine.name,
         steps=steps,
         samples_a_step=batch,
-        hours=(work.samples * (encoding + stepping) / rate + steps * network) / 3600,
+        hours=(work.samples * (encoding + stepping) / rate + beside) / 3600,
         fill_hours=work.pictures * views * work.encoder_flops / rate / 3600,
-        cached_hours=(work.samples * stepping / rate + steps * network) / 3600,
+        cached_hours=(work.samples * stepping / rate + beside) / 3600,
         cache_gigabytes=work.pictures * views * CACHED_BYTES / 1e9,
         gradient_megabytes=work.gradient_bytes / 1e6,
         network_seconds=network,
@@ -249,6 +256,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="of the stages, such as configs/sam_vit_h_*.yaml")
     parser.add_argument("--measured", type=Path, required=True, help="what benchmark.py train --json wrote")
     parser.add_argument("--share", type=float, default=0.35, help="of the devices' peak that is assumed")
+    parser.add_argument("--overhead", type=float, default=0.1, help="seconds of a device's batch beside its products")
     parser.add_argument("--views", type=int, default=2, help="of each picture in the cache: it and its mirror image")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the estimates")
     return parser.parse_args(arguments)
@@ -261,15 +269,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured = measured_steps(given.measured)
         works = [work_of(load_settings(path), measured) for path in given.configs]
         found = [
-            estimate(work, machine, share=given.share, views=given.views) for work in works for machine in MACHINES
+            estimate(work, machine, share=given.share, views=given.views, overhead=given.overhead)
+            for work in works
+            for machine in MACHINES
         ]
     except (ValueError, OSError) as error:
         return say_error(error)
     rows = [asdict(row) for row in found]
     if given.json is not None:
-        write_json(
-            given.json, {"share": given.share, "views": given.views, "work": list(map(asdict, works)), "rows": rows}
-        )
+        assumed = {"share": given.share, "views": given.views, "overhead": given.overhead}
+        write_json(given.json, {**assumed, "work": list(map(asdict, works)), "rows": rows})
     sys.stdout.write(f"{markdown_table([asdict(work) for work in works])}\n\n{markdown_table(rows)}\n")
     return 0
 

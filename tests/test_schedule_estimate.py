@@ -28,12 +28,12 @@ ALONE = Machine("one", 1, 1e14, float("inf"))
 
 
 def test_by_hand() -> None:
-    found = estimate(WORK, Machine("eight", 8, 1e14, 1e10), share=0.5, views=2)
+    found = estimate(WORK, Machine("eight", 8, 1e14, 1e10), share=0.5, views=2, overhead=0.2)
     assert (found.steps, found.samples_a_step) == (100, 16)
     assert found.network_seconds == pytest.approx(2 * 7 / 8 * 4e7 / 1e10)
-    network = 100 * found.network_seconds
-    assert found.hours * 3600 == pytest.approx(1_600 * (1.5 * 4e12 + 2e12) / (8 * 5e13) + network)
-    assert found.cached_hours * 3600 == pytest.approx(1_600 * 2e12 / (8 * 5e13) + network)
+    beside = 100 * (found.network_seconds + 0.2)
+    assert found.hours * 3600 == pytest.approx(1_600 * (1.5 * 4e12 + 2e12) / (8 * 5e13) + beside)
+    assert found.cached_hours * 3600 == pytest.approx(1_600 * 2e12 / (8 * 5e13) + beside)
     assert found.fill_hours * 3600 == pytest.approx(2_000 * 4e12 / (8 * 5e13))
     assert found.cache_gigabytes == pytest.approx(2_000 * CACHED_BYTES / 1e9)
     assert found.gradient_megabytes == pytest.approx(40)
@@ -42,6 +42,7 @@ def test_by_hand() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     samples=st.integers(1, 10**7),
+    overhead=st.floats(0, 1),
     batch=st.integers(1, 64),
     pictures=st.floats(1, 3),
     devices=st.integers(1, 128),
@@ -49,21 +50,21 @@ def test_by_hand() -> None:
     views=st.integers(1, 20),
 )
 def test_what_must_hold_of_any_work(
-    samples: int, batch: int, pictures: float, devices: int, share: float, views: int
+    samples: int, overhead: float, batch: int, pictures: float, devices: int, share: float, views: int
 ) -> None:
     work = replace(WORK, samples=samples, global_batch=batch, pictures_per_sample=pictures)
     machine = Machine("some", devices, 1e14, 1e10)
-    found = estimate(work, machine, share=share, views=views)
+    found = estimate(work, machine, share=share, views=views, overhead=overhead)
     assert found.cached_hours < found.hours
     assert found.samples_a_step >= max(batch, 2 * devices)
     assert (found.steps - 1) * found.samples_a_step < samples <= found.steps * found.samples_a_step
-    twice = estimate(work, machine, share=share, views=2 * views)
+    twice = estimate(work, machine, share=share, views=2 * views, overhead=overhead)
     assert twice.cache_gigabytes == pytest.approx(2 * found.cache_gigabytes)
     assert twice.fill_hours == pytest.approx(2 * found.fill_hours)
     assert (twice.hours, twice.cached_hours) == (found.hours, found.cached_hours)
-    # Without the network, so many devices take so much less.
+    # With products alone, so many devices take so much less.
     alone, together = (
-        estimate(work, replace(ALONE, devices=count), share=share, views=views) for count in (1, devices)
+        estimate(work, replace(ALONE, devices=count), share=share, views=views, overhead=0.0) for count in (1, devices)
     )
     assert alone.hours == pytest.approx(devices * together.hours)
     assert alone.network_seconds == 0
@@ -108,7 +109,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("image", "1 x H200"),
     ]
     assert len(written["rows"]) == 8
-    assert (written["share"], written["views"]) == (0.35, 2)
+    assert (written["share"], written["views"], written["overhead"]) == (0.35, 2, 0.1)
+    # One device takes the published batch in eight parts, each of which has its overhead.
+    card = next(row for row in written["rows"] if "RTX" in row["machine"])
+    assert card["cached_hours"] > 90_000 * 8 * 0.1 / 3600
     assert capsys.readouterr().out.count("| video |") == 1 + 4
 
 
