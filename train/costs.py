@@ -32,7 +32,7 @@ class SampleCost:
     """Of one sample of a task.
 
     Attributes:
-        flops: Forward and backward; a product and a sum are two.
+        flops: Forward and backward, as a GPU does it; a product and a sum are two.
         kept: Bytes that the forward pass keeps for gradients, in float32.
     """
 
