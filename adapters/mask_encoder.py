@@ -139,7 +139,7 @@ class MaskEncoder(nn.Module):
             ValueError: If the number of levels, or a level's size, does not fit the strides.
         """
         if source_index is None:
-            source_index = torch.arange(len(masks), device=masks.device)
+            source_index = torch.arange(masks.shape[0], device=masks.device)
         maps = self.trunk(pixels, masks, source_index)
         if self.coarsest is not None:
             maps.append(self.coarsest(maps[-1]))

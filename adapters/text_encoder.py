@@ -188,7 +188,7 @@ def sentence_features(tokens: Tensor, padding: Tensor, pooled: Tensor) -> Refere
         padding: ``(N, L)`` bool, True where a token is padding.
         pooled: ``(N, C)``.
     """
-    rows = len(tokens)
+    rows = tokens.shape[0]
     return ReferenceFeatures(
         keys=(tokens,),
         values=(tokens,),

@@ -77,9 +77,9 @@ class ReferenceFusion(nn.Module, ABC):
         """
         if not references:
             raise ValueError("UniFusion needs at least one reference; without any, use the features as they are")
-        rows = {len(reference) for reference in references}
-        if len(rows) != 1:
-            raise ValueError(f"all references must have the same number of rows, got {sorted(rows)}")
+        rows = [reference.present.shape[0] for reference in references]
+        if any(count != rows[0] for count in rows):
+            raise ValueError(f"all references must have the same number of rows, got {sorted(set(rows))}")
         sequence = references[::-1] if self.order == "reversed" else references
         return [
             self._fuse_level(feature, level, sequence, references[0].image_index)
@@ -101,7 +101,7 @@ class ReferenceFusion(nn.Module, ABC):
         for position, reference in enumerate(references):
             part = self.part(reference.kind, level)
             if position > 0 and self.order != "parallel":
-                queries = part.queries(fused, torch.arange(len(fused), device=fused.device))
+                queries = part.queries(fused, torch.arange(fused.shape[0], device=fused.device))
             else:
                 if part not in unfused:
                     unfused[part] = part.queries(tokens, image_index)
@@ -237,6 +237,8 @@ class UniFusion(ReferenceFusion):
             ``(N, h * w, C)``.
         """
         attention = self.attention
+        if torch.compiler.is_exporting():  # one graph for any number of images, rows and tokens
+            return attention(attention.project_queries(queries.of_rows), self.key_norm(keys), values, padding)
         if keys.shape[1] <= attention.head_width:
             return attention.to_few(queries, self.key_norm(keys), values, padding)
         if attention.shares_on(keys.device):

@@ -48,7 +48,7 @@ def annotated_images(
         padding=tuple(padding),
         pooled=tuple(_mean(key, weight) for key, weight in zip(keys, weights, strict=True)),
         present=masks.flatten(1).any(1),
-        image_index=torch.arange(len(masks), device=masks.device),
+        image_index=torch.arange(masks.shape[0], device=masks.device),
     )
 
 

@@ -152,7 +152,7 @@ class SamHost(nn.Module):
         self, features: Tensor, prompts: Prompts | None, tokens: Tensor | None, mask_decoder: MaskDecoder
     ) -> tuple[Tensor, Tensor]:
         """As `decode`, with all four masks: the single one, then the three candidates."""
-        sparse, dense = self.embed_prompts(prompts, len(features))
+        sparse, dense = self.embed_prompts(prompts, features.shape[0])
         if tokens is not None:
             sparse = torch.cat([sparse, tokens.to(sparse.dtype)], dim=1)
         logits, scores, _ = self.run_decoder(features, sparse, dense, mask_decoder)
@@ -175,8 +175,8 @@ class SamHost(nn.Module):
             as they leave the transformer, ``(N, 4, C)``.
         """
         outputs = torch.cat([mask_decoder.iou_token.weight, mask_decoder.mask_tokens.weight])
-        queries = torch.cat([outputs.expand(len(features), -1, -1), sparse], dim=1)
-        positions = self.prompt_encoder.get_dense_pe().expand(len(features), -1, -1, -1)
+        queries = torch.cat([outputs.expand(features.shape[0], -1, -1), sparse], dim=1)
+        positions = self.prompt_encoder.get_dense_pe().expand(features.shape[0], -1, -1, -1)
         if padding is None:
             states, image = mask_decoder.transformer(features + dense, positions, queries)
         else:

@@ -224,10 +224,11 @@ class Attention(nn.Module):
         widths = interpolate_relative_positions(self.rel_pos_w, width)
         table = relative_table(heights, widths).to(queries.dtype)
         # Everything is in one precision already; what has no values has no autocast either.
-        with nullcontext() if queries.is_meta else torch.autocast(queries.device.type, enabled=False):
+        plain = queries.is_meta or torch.compiler.is_exporting()
+        with nullcontext() if plain else torch.autocast(queries.device.type, enabled=False):
             if torch.is_grad_enabled() and (queries.requires_grad or table.requires_grad):
                 return attend_augmented(queries, keys, values, table, grid)
-            if queries.is_cpu:
+            if queries.is_cpu and not torch.compiler.is_exporting():
                 return attend_in_blocks(queries, keys, values, table, height, width)
             if torch.compiler.is_compiling() and queries.is_cuda and queries.shape[1] >= FLEX_TOKENS:
                 return attend_flex(queries, keys, values, table, grid)

@@ -56,12 +56,28 @@ def relative_logits(queries: Tensor, table: Tensor, grid: Size) -> tuple[Tensor,
         ``(N, H, W, H)`` for the keys' rows and ``(N, H, W, W)`` for their columns.
     """
     height, width = grid
+    if torch.compiler.is_exporting():
+        return _exported_relative_logits(queries, table, grid)
     products = (queries @ table).unflatten(1, grid)
     rows, down, across, _ = products.stride()
     of_rows = products.as_strided((len(queries), height, width, height), (rows, down - 1, across, 1), height - 1)
     first = 2 * height - 1 + width - 1
     of_columns = products.as_strided((len(queries), height, width, width), (rows, down, across - 1, 1), first)
     return of_rows, of_columns
+
+
+def _exported_relative_logits(queries: Tensor, table: Tensor, grid: Size) -> tuple[Tensor, Tensor]:
+    """As `relative_logits` in operations that other programs have too, which know no strides."""
+    height, width = grid
+    by_grid = queries.unflatten(1, grid)
+    rows = torch.arange(height, device=table.device)
+    columns = torch.arange(width, device=table.device)
+    of_rows = table[:, height - 1 - rows[:, None] + rows]
+    of_columns = table[:, 2 * height - 1 + width - 1 - columns[:, None] + columns]
+    return (
+        torch.einsum("nhwd,dhi->nhwi", by_grid, of_rows),
+        torch.einsum("nhwd,dwj->nhwj", by_grid, of_columns),
+    )
 
 
 @torch.library.custom_op("sam_uniref::attend_in_blocks", mutates_args=())
@@ -145,7 +161,7 @@ def attend_augmented(queries: Tensor, keys: Tensor, values: Tensor, table: Tenso
     lengthened = F.pad(torch.cat([scaled, of_rows.flatten(1, 2), of_columns.flatten(1, 2)], dim=-1), (0, missing))
     row = torch.eye(height, dtype=keys.dtype, device=keys.device).repeat_interleave(width, 0)
     column = torch.eye(width, dtype=keys.dtype, device=keys.device).repeat(height, 1)
-    places = F.pad(torch.cat([row, column], dim=-1), (0, missing)).expand(len(keys), -1, -1)
+    places = F.pad(torch.cat([row, column], dim=-1), (0, missing)).expand(keys.shape[0], -1, -1)
     attended = F.scaled_dot_product_attention(
         lengthened[None],
         torch.cat([keys, places], dim=-1)[None],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 
@@ -19,6 +20,8 @@ def cut(tokens: Tensor, window: int, padding: Tensor | None) -> Tensor:
         ``(3, B, down, across, heads, S, S, D)``, contiguous; ``down`` and ``across`` are the numbers of windows.
     """
     batch, height, width, kinds, heads, head_width = tokens.shape
+    if torch.compiler.is_exporting():
+        return _exported_cut(tokens, window, padding)
     shape = (kinds, batch, -(-height // window), -(-width // window), heads, window, window, head_width)
     if padding is None:
         windows = tokens.new_empty(shape)
@@ -43,7 +46,10 @@ def join(windows: Tensor, height: int, width: int) -> Tensor:
     Returns:
         ``(B, H, W, heads * D)``, contiguous.
     """
-    batch, _, _, heads, window, _, head_width = windows.shape
+    batch, down, across, heads, window, _, head_width = windows.shape
+    if torch.compiler.is_exporting():
+        grid = windows.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, down * window, across * window, heads * head_width)
+        return grid[:, :height, :width].contiguous()
     joined = windows.new_empty(batch, height, width, heads * head_width)
     source = windows.permute(0, 1, 4, 2, 5, 3, 6)
     for lines, down, inner_lines in _spans(height, window):
@@ -51,6 +57,18 @@ def join(windows: Tensor, height: int, width: int) -> Tensor:
             part = source[:, down, :inner_lines, across, :inner_columns]
             joined[:, lines, columns].view(part.shape).copy_(part)
     return joined
+
+
+def _exported_cut(tokens: Tensor, window: int, padding: Tensor | None) -> Tensor:
+    """As `cut` without a write, which a graph of operations does not have."""
+    for side in (1, 2):
+        missing = -tokens.shape[side] % window
+        if missing and padding is not None:
+            shape = [*tokens.shape[:3], *padding.shape]
+            shape[side] = missing
+            tokens = torch.cat([tokens, padding.expand(shape)], dim=side)
+    by_window = tokens.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # (B, down, S, across, S, 3, heads, D)
+    return by_window.permute(5, 0, 1, 3, 6, 2, 4, 7).contiguous()
 
 
 def _spans(length: int, window: int) -> Iterator[tuple[slice, slice, int]]:
