@@ -199,7 +199,8 @@ def _reference(name: str, tokens: tuple[str, ...], drawn: Tensor) -> dict[str, T
     padding = torch.zeros(rows, length, dtype=torch.bool)
     padding[:, length // 2 :] = True
     return {
-        **dict.fromkeys(tokens, drawn),
+        # A tensor of its own for each: tracing takes one that is given twice for one input.
+        **{each: drawn.clone() for each in tokens},
         f"{name}_padding": padding,
         f"{name}_pooled": drawn.mean(1),
         f"{name}_present": torch.ones(rows, dtype=torch.bool),
