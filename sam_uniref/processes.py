@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# The address of the server that copies itself: a file in a folder of its own, within the temporary one. What the
+# system allows for all of it is 103 bytes on a Mac, four more on Linux.
+_ADDRESS = "/pymp-12345678/listener-12345678"
+_LONGEST_ADDRESS = 103
 # Pieces in work or waiting for a process: what bounds the memory.
 _WAITING_A_WORKER = 2
 
@@ -63,7 +68,8 @@ def working_processes(workers: int | None) -> Iterator[tuple[Callable[..., Futur
 
 def _context() -> BaseContext:
     """How processes begin: never as a copy of this one, whose threads (PyTorch's, Arrow's) may hold locks."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    short = len(os.fsencode(tempfile.gettempdir() + _ADDRESS)) <= _LONGEST_ADDRESS
+    if "forkserver" not in multiprocessing.get_all_start_methods() or not short:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # They are copies of a server that has no threads. It imports once, when the first of them is wanted, what each of

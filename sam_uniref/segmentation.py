@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam_uniref.images import RGB, ImageLike, Mask, load_image
+
+if TYPE_CHECKING:
+    from sam_uniref.exchange import LabelledMask, Polygon
 
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
@@ -69,6 +72,31 @@ class Segmentation:
     def to_rle(self) -> dict[str, Any]:
         """COCO run-length encoding: ``{"size": [height, width], "counts": str}``, ready for JSON."""
         return encode_rle(self.mask)
+
+    def to_coco(self, *, polygons: bool = False) -> dict[str, Any]:
+        """What COCO says of an object: ``segmentation`` (RLE or polygons), ``bbox``, ``area``, ``iscrowd``, ``score``.
+
+        A whole file of several pictures is `sam_uniref.exchange.encode_coco`'s.
+        """
+        from sam_uniref.exchange.coco import annotation
+
+        return annotation(self.labelled(), polygons=polygons)
+
+    def polygons(self, tolerance: float = 0.0) -> list[Polygon]:
+        """The mask's parts as polygons with holes, along the pixels' edges, without loss.
+
+        Args:
+            tolerance: How far in pixels a simplified line may run from the true one.
+        """
+        from sam_uniref.exchange.polygons import encode_polygons
+
+        return encode_polygons(self.mask, tolerance=tolerance)
+
+    def labelled(self, label: str = "object") -> LabelledMask:
+        """The mask with its score and a name, as everything in `sam_uniref.exchange` takes it."""
+        from sam_uniref.exchange.labelled import LabelledMask
+
+        return LabelledMask(self.mask, label, float(self.score))
 
     def overlay(self, image: ImageLike, color: tuple[int, int, int] = (255, 64, 32), alpha: float = 0.5) -> RGB:
         """The picture with the mask painted on, HWC uint8 RGB.

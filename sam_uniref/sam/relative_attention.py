@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import flex_attention
+from torch.utils.flop_counter import register_flop_formula
 
 from sam_uniref.transforms import Size
 
@@ -109,6 +110,15 @@ def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, table: Tenso
 @attend_in_blocks.register_fake
 def _(queries: Tensor, keys: Tensor, values: Tensor, table: Tensor, height: int, width: int) -> Tensor:
     return torch.empty_like(queries)
+
+
+@register_flop_formula(torch.ops.sam_uniref.attend_in_blocks)
+def _operations(
+    queries: torch.Size, keys: torch.Size, values: torch.Size, table: torch.Size, *_: object, **__: object
+) -> int:
+    """Of its matrix products, into which PyTorch's counter does not look."""
+    rows, tokens, head_width = queries
+    return 2 * rows * tokens * head_width * (keys[1] + values[1] + table[1])
 
 
 def attend_augmented(queries: Tensor, keys: Tensor, values: Tensor, table: Tensor, grid: Size) -> Tensor:
