@@ -22,6 +22,8 @@ def nearest_path(path: str | Path) -> str:
     """The same for a file or folder that is not there: the nearest name where its path breaks off."""
     path = Path(path)
     try:
+        if path.exists():
+            return ""
         place = next((folder for folder in path.parents if folder.is_dir()), None)
         if place is None:
             return ""

@@ -22,6 +22,7 @@ from sam_uniref.commands.options import (
 )
 from sam_uniref.commands.output import print_json
 from sam_uniref.output_checks import check_output_file
+from sam_uniref.sentences import check_known_words
 
 
 def encode(
@@ -43,6 +44,8 @@ def encode(
         raise ValueError(f"{out} is a folder; --out must name a file, such as {out / 'ref.safetensors'}")
     check_output_file(out)
     network = load_model(model, checkpoint, device, image_size, quiet=quiet)
+    if sentence is not None:
+        check_known_words(sentence, network)
     reference = network.encode_reference(text=sentence, examples=examples or None)
     reference.save(out)
     if as_json:

@@ -6,31 +6,43 @@ A picture called NAME gives, by format:
 |---|---|---|
 | png | NAME.mask.png | 255 on the object, 0 elsewhere |
 | palette | NAME.ids.png | palette PNG, 1 on the object |
-| rle | masks.rle.json | all pictures' masks as COCO run-length encodings |
-| coco | masks.coco.json | all pictures in one COCO file |
-| label-studio | masks.label-studio.json | all pictures as Label Studio predictions, to import |
-| yolo | labels/NAME.txt, classes.txt | a line of polygon a piece, in shares of the picture |
+| yolo | labels/NAME.txt, classes.txt | a line of polygon, in shares of the picture; empty where nothing was found |
+| coco | annotations.json | all pictures in one COCO file, masks run-length encoded |
+| label-studio | tasks.json, label_config.xml | all pictures as Label Studio predictions, and the project's interface |
+| rle | rle.json | all pictures' masks as COCO run-length encodings, with score and box |
 
-and with ``overlay`` NAME.overlay.png. Files of all pictures are written at the end, whatever ended it.
+and with ``overlay`` NAME.overlay.png. Files of all pictures are written at the end, whatever ended it; until then
+masks are kept run-length encoded.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 from PIL import Image as PILImage
 
 from sam_uniref.commands.pictures import NamedPicture
+from sam_uniref.exchange import (
+    LabelledMask,
+    LabelledPicture,
+    decode_rle,
+    encode_coco,
+    encode_label_studio,
+    encode_palette_png,
+    encode_rle,
+    encode_yolo,
+    label_config,
+)
+from sam_uniref.exchange.labelled import DEFAULT_LABEL
 from sam_uniref.images import RGB
 from sam_uniref.nearest import did_you_mean
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.state import whole_file, write_json
-from sam_uniref.track_files import save_palette
 
 
 class _Writer(ABC):
@@ -48,8 +60,9 @@ class _Writer(ABC):
     def write(self, picture: NamedPicture, found: Segmentation) -> Path:
         """Add a picture's mask; the file that has it, or will have it."""
 
+    @abstractmethod
     def finish(self) -> None:
-        """Write what is of all pictures."""
+        """Write what is of all pictures, if there were any."""
 
 
 class _Png(_Writer):
@@ -58,30 +71,127 @@ class _Png(_Writer):
         _save_png(PILImage.fromarray(found.mask.astype("uint8") * 255), path)
         return path
 
+    def finish(self) -> None:
+        """Nothing is of all pictures."""
+
 
 class _Palette(_Writer):
     def write(self, picture: NamedPicture, found: Segmentation) -> Path:
         path = self.out / f"{picture.name}.ids.png"
-        save_palette(found.mask.astype("uint8"), path)
+        height, width = found.mask.shape
+        _save_bytes(encode_palette_png([LabelledMask(found.mask, self.label)], (height, width)), path)
         return path
 
+    def finish(self) -> None:
+        """Nothing is of all pictures."""
 
-class _Rle(_Writer):
-    def __init__(self, out: Path, label: str) -> None:
-        super().__init__(out, label)
-        self._entries: list[dict[str, Any]] = []
 
+class _Yolo(_Writer):
     def write(self, picture: NamedPicture, found: Segmentation) -> Path:
-        entry = {"image": str(picture.path), "label": self.label, "score": found.score, "box": found.box}
-        self._entries.append({**entry, "segmentation": found.to_rle()})
-        return self.out / "masks.rle.json"
+        path = self.out / "labels" / f"{picture.name}.txt"
+        _save_bytes(encode_yolo([LabelledMask(found.mask, self.label)], [self.label]).encode(), path)
+        return path
 
     def finish(self) -> None:
-        if self._entries:
-            write_json(self.out / "masks.rle.json", self._entries)
+        if (self.out / "labels").is_dir():
+            _save_bytes(f"{self.label}\n".encode(), self.out / "classes.txt")
 
 
-_WRITERS: dict[str, type[_Writer]] = {"png": _Png, "palette": _Palette, "rle": _Rle}
+class _OneFile(_Writer):
+    """One file of all pictures."""
+
+    file_name: str
+
+    def __init__(self, out: Path, label: str) -> None:
+        super().__init__(out, label)
+        self.packed = _PackedPictures(label)
+
+    def write(self, picture: NamedPicture, found: Segmentation) -> Path:
+        self.packed.add(picture, found)
+        return self.out / self.file_name
+
+    def finish(self) -> None:
+        if self.packed:
+            write_json(self.out / self.file_name, self.content())
+
+    @abstractmethod
+    def content(self) -> object:
+        """What the file holds."""
+
+
+class _Coco(_OneFile):
+    file_name = "annotations.json"
+
+    def content(self) -> object:
+        return encode_coco(self.packed)
+
+
+class _LabelStudio(_OneFile):
+    file_name = "tasks.json"
+
+    def content(self) -> object:
+        return encode_label_studio(self.packed)
+
+    def finish(self) -> None:
+        super().finish()
+        if self.packed:
+            _save_bytes(label_config([self.label]).encode(), self.out / "label_config.xml")
+
+
+class _Rle(_OneFile):
+    file_name = "rle.json"
+
+    def content(self) -> object:
+        return self.packed.entries
+
+
+class _PackedPictures(Sequence[LabelledPicture]):
+    """Many pictures with a mask each, of which one at a time is unpacked.
+
+    Attributes:
+        entries: ``image``, ``label``, ``score``, ``box``, ``segmentation`` (run-length encoded) a picture.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self._label = label
+
+    def add(self, picture: NamedPicture, found: Segmentation) -> None:
+        """Pack one."""
+        told = {"image": f"{picture.name}{picture.path.suffix}", "label": self._label}
+        told |= {"score": found.score, "box": found.box, "segmentation": encode_rle(found.mask)}
+        self.entries.append(told)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> LabelledPicture: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[LabelledPicture]: ...
+    def __getitem__(self, index: int | slice) -> LabelledPicture | list[LabelledPicture]:
+        """Unpacked."""
+        if isinstance(index, slice):
+            return [self._unpacked(entry) for entry in self.entries[index]]
+        return self._unpacked(self.entries[index])
+
+    def __iter__(self) -> Iterator[LabelledPicture]:
+        return map(self._unpacked, self.entries)
+
+    def _unpacked(self, entry: dict[str, Any]) -> LabelledPicture:
+        mask = decode_rle(entry["segmentation"])
+        height, width = mask.shape
+        return LabelledPicture(entry["image"], (height, width), (LabelledMask(mask, self._label, entry["score"]),))
+
+
+_WRITERS: dict[str, type[_Writer]] = {
+    "png": _Png,
+    "palette": _Palette,
+    "yolo": _Yolo,
+    "coco": _Coco,
+    "label-studio": _LabelStudio,
+    "rle": _Rle,
+}
 # What the JSON of a picture calls a format's file.
 _KEYS = {"png": "mask"}
 
@@ -106,13 +216,14 @@ class MaskFiles:
     Args:
         out: Folder of the results.
         formats: Of `checked_formats`.
-        label: What the object is called in them.
+        label: What the object is called in them; whatever breaks its line becomes a space.
         overlay: Also the picture with the mask painted on.
     """
 
     def __init__(self, out: Path, formats: Sequence[str], label: str, *, overlay: bool) -> None:
         self._out, self._overlay = out, overlay
-        self._writers = {name: _WRITERS[name](out, label) for name in formats}
+        line = " ".join(label.split()) or DEFAULT_LABEL
+        self._writers = {name: _WRITERS[name](out, line) for name in formats}
 
     def write(self, picture: NamedPicture, image: RGB, found: Segmentation) -> dict[str, Path]:
         """Add a picture.
@@ -144,3 +255,9 @@ def _save_png(picture: PILImage.Image, path: Path) -> None:
     """Write a PNG; it is whole or not there."""
     with whole_file(path) as temporary:
         picture.save(temporary, format="PNG")
+
+
+def _save_bytes(content: bytes, path: Path) -> None:
+    """Write a file; it is whole or not there."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)

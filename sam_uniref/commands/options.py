@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sam_uniref.commands.output import note
+from sam_uniref.sentences import check_one_sentence
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ def one_sentence(given: Sequence[str] | None) -> str | None:
     """What --text was given, at most once."""
     if given and len(given) > 1:
         raise ValueError(f"--text takes one sentence, got {len(given)}; a sentence names one object, so ask twice")
-    return given[0] if given else None
+    return check_one_sentence(given[0]) if given else None
 
 
 def numbers(given: str, count: int, option: str) -> list[float]:

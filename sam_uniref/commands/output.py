@@ -27,7 +27,7 @@ def note(message: str, *, quiet: bool) -> None:
 
 def print_json(answer: object) -> None:
     """One line of JSON; paths become strings."""
-    typer.echo(json.dumps(answer, default=str, ensure_ascii=False))
+    typer.echo(json.dumps(answer, default=str))
 
 
 def progress(

@@ -25,6 +25,7 @@ from sam_uniref.commands.options import (
 )
 from sam_uniref.commands.output import complain, print_beside, print_json, progress
 from sam_uniref.output_checks import check_output_folder
+from sam_uniref.sentences import check_known_words
 
 if TYPE_CHECKING:
     from sam_uniref.commands.mask_files import MaskFiles
@@ -53,6 +54,8 @@ class _Asked:
         """The reference, encoded once; None where points and box are all."""
         if self.text is None and not self.examples:
             return None
+        if self.text is not None:
+            check_known_words(self.text, model)
         return model.encode_reference(text=self.text, examples=self.examples or None)
 
 
@@ -101,7 +104,7 @@ def segment(
         encoded = None if asked.reference is None else Reference.load(asked.reference)
         network = load_model(model, checkpoint, device, image_size, quiet=quiet)
         encoded = encoded or asked.encoded(network)
-        files = MaskFiles(out, kinds, label or asked.text or "object", overlay=overlay)
+        files = MaskFiles(out, kinds, label or asked.text or "", overlay=overlay)
         refused = _segment_all(network, pictures, asked, encoded, files, as_json=as_json, quiet=quiet)
     if refused:
         if len(pictures) > 1:

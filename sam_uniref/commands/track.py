@@ -21,6 +21,7 @@ from sam_uniref.commands.options import (
 )
 from sam_uniref.commands.output import complain, print_json, progress
 from sam_uniref.output_checks import check_output_file, check_output_folder
+from sam_uniref.sentences import check_known_words, check_one_sentence
 
 if TYPE_CHECKING:
     from sam_uniref.track_files import TrackFiles
@@ -76,7 +77,7 @@ def track(
 ) -> None:
     """Follow objects through a video."""
     joining = by_number(new_mask, "--new-mask", Path)
-    texts = by_number(text, "--text", str)
+    texts = by_number(text, "--text", check_one_sentence)
     names = {**texts, **by_number(name, "--name", str)}
     if masks is None and not joining and not texts:
         raise ValueError("nothing to track: give --masks, --new-mask or --text")
@@ -96,7 +97,10 @@ def track(
         names=names,
         frames_per_second=reader.frames_per_second or frames_per_second,
     )
-    results = load_model(model, checkpoint, device, image_size, quiet=quiet).track(
+    network = load_model(model, checkpoint, device, image_size, quiet=quiet)
+    for sentence in texts.values():
+        check_known_words(sentence, network)
+    results = network.track(
         reader,
         masks=masks,
         texts=texts,
