@@ -32,17 +32,15 @@ PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def train(
     context: typer.Context,
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A run's YAML, or a packaged one's name.")],
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="A run's YAML, or a packaged one's name; info lists them.")
+    ] = None,
     processes: ProcessesOption = None,
     accelerate: AccelerateOption = None,
     list_options: ListOptions = False,
 ) -> None:
     """Train a model. Settings follow as key=value; --resume goes on after a stop, --plan says what would be done."""
-    if config.startswith("-"):
-        raise ValueError(f"the run's configuration comes first: sam-uniref train CONFIG ..., got {config!r}")
-    from sam_uniref.packaged import configuration
-
-    arguments = ["--help"] if list_options else ["--config", str(configuration(config)), *context.args]
+    arguments = ["--help"] if list_options else _with_configuration("train", "run", config, context.args)
     _run("train.finetune", "train", arguments, processes, accelerate)
 
 
@@ -58,21 +56,29 @@ def evaluate(
 
 def compare(
     context: typer.Context,
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A comparison's YAML, or a packaged one's name.")],
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="A comparison's YAML, or a packaged one's name.")
+    ] = None,
     list_options: ListOptions = False,
 ) -> None:
     """Train, ask and score several methods on the same cases: a table, differences, a grid of pictures."""
-    if config.startswith("-"):
-        raise ValueError(f"the comparison's configuration comes first: sam-uniref compare CONFIG ..., got {config!r}")
-    from sam_uniref.packaged import configuration
-
-    arguments = ["--help"] if list_options else ["--config", str(configuration(config)), *context.args]
+    arguments = ["--help"] if list_options else _with_configuration("compare", "comparison", config, context.args)
     _run("eval.compare", "compare", arguments)
 
 
 def benchmark(context: typer.Context, list_options: ListOptions = False) -> None:
     """Measure what the parts cost: encoder, train, fusion, track, data, metrics, or all."""
     _run("eval.benchmark", "benchmark", _arguments(context, list_options))
+
+
+def _with_configuration(name: str, what: str, config: str | None, others: Sequence[str]) -> list[str]:
+    """What a script is given whose configuration comes first."""
+    if config is None or config.startswith("-"):
+        got = "" if config is None else f", got {config!r}"
+        raise ValueError(f"a {what}'s configuration is needed: sam-uniref {name} CONFIG ...{got}")
+    from sam_uniref.packaged import configuration
+
+    return ["--config", str(configuration(config)), *others]
 
 
 def _arguments(context: typer.Context, list_options: bool) -> list[str]:
