@@ -158,9 +158,9 @@ class _PackedPictures(Sequence[LabelledPicture]):
 
     def add(self, picture: NamedPicture, found: Segmentation) -> None:
         """Pack one."""
-        told = {"image": f"{picture.name}{picture.path.suffix}", "label": self._label}
-        told |= {"score": found.score, "box": found.box, "segmentation": encode_rle(found.mask)}
-        self.entries.append(told)
+        name = f"{picture.name}{picture.path.suffix}"
+        told = {"score": found.score, "box": found.box, "segmentation": encode_rle(found.mask)}
+        self.entries.append({"image": name, "label": self._label, **told})
 
     def __len__(self) -> int:
         return len(self.entries)
