@@ -30,14 +30,27 @@ def check_one_sentence(text: str) -> str:
     sentence = text.strip()
     if not sentence:
         raise ValueError("a sentence must name something, got an empty one; leave it out instead")
-    if any(unicodedata.category(character) in _NO_TEXT for character in sentence if not character.isspace()):
-        raise ValueError(f"a sentence is words, got {sentence[:60]!a}")
+    check_characters(sentence, "a sentence")
     if _TWO_SENTENCES.search(sentence):
         raise ValueError(
             f"one sentence names one object, got two: {sentence[:60]!r}; ask for one after the other, or write it "
             "without a full stop"
         )
     return sentence
+
+
+def check_characters(text: str, what: str) -> None:
+    """Refuse control characters and halves of characters, which no file takes.
+
+    Args:
+        text: What was typed; spaces of all kinds are none of these.
+        what: What it is called in messages.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if any(unicodedata.category(character) in _NO_TEXT for character in text if not character.isspace()):
+        raise ValueError(f"{what} is words, got {text[:60]!a}")
 
 
 def check_known_words(sentence: str, model: TrainableModel) -> None:

@@ -87,13 +87,18 @@ class _Palette(_Writer):
 
 
 class _Yolo(_Writer):
+    def __init__(self, out: Path, label: str) -> None:
+        super().__init__(out, label)
+        self._any = False
+
     def write(self, picture: NamedPicture, found: Segmentation) -> Path:
         path = self.out / "labels" / f"{picture.name}.txt"
         _save_bytes(encode_yolo([LabelledMask(found.mask, self.label)], [self.label]).encode(), path)
+        self._any = True
         return path
 
     def finish(self) -> None:
-        if (self.out / "labels").is_dir():
+        if self._any:
             _save_bytes(f"{self.label}\n".encode(), self.out / "classes.txt")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MOST_DIGITS = 9
 DEFAULT_MODEL = "tiny"
 
 ModelOption = Annotated[
@@ -101,6 +102,8 @@ def by_number(given: Sequence[str] | None, option: str, kind: Callable[[str], T]
         number, _, value = pair.partition(":")
         if not (number.isascii() and number.isdecimal()) or not value:
             raise ValueError(f"{option} takes a number, a colon and a value, got {pair!r}")
+        if len(number) > _MOST_DIGITS:
+            raise ValueError(f"{option} takes numbers of at most {_MOST_DIGITS} digits, got {pair[:60]!r}")
         if int(number) in values:
             raise ValueError(f"{option} was given twice for {number}")
         values[int(number)] = kind(value)

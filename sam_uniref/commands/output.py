@@ -41,4 +41,5 @@ def progress(
 
 def print_beside(bar: Any, line: str) -> None:
     """A line on stdout while a bar is on the screen."""
-    bar.write(line, file=sys.stdout)
+    # A file's name may hold bytes that are no characters.
+    bar.write(line.encode(errors="backslashreplace").decode(), file=sys.stdout)

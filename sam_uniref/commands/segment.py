@@ -25,7 +25,7 @@ from sam_uniref.commands.options import (
 )
 from sam_uniref.commands.output import complain, print_beside, print_json, progress
 from sam_uniref.output_checks import check_output_folder
-from sam_uniref.sentences import check_known_words
+from sam_uniref.sentences import check_characters, check_known_words
 
 if TYPE_CHECKING:
     from sam_uniref.commands.mask_files import MaskFiles
@@ -90,9 +90,11 @@ def segment(
 ) -> None:
     """Segment one object in each of the pictures; the model is loaded once, the reference encoded once."""
     asked = _asked(text, example, reference, point, box)
+    check_characters(label or "", "--label")
     check_output_folder(out)
     from sam_uniref.commands.mask_files import MaskFiles, checked_formats
     from sam_uniref.commands.pictures import find_pictures
+    from sam_uniref.images import image_size as size_of
     from sam_uniref.images import pixel_limit
     from sam_uniref.reference import Reference
 
@@ -101,6 +103,8 @@ def segment(
         pictures = find_pictures(images)
         if any(not source.is_file() for source in images):
             check_output_folder(out, read=[picture.path for picture in pictures])
+        if len(pictures) == 1:
+            size_of(pictures[0].path)  # refuses what is no picture before a model is loaded
         encoded = None if asked.reference is None else Reference.load(asked.reference)
         network = load_model(model, checkpoint, device, image_size, quiet=quiet)
         encoded = encoded or asked.encoded(network)
