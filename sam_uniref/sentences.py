@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 # Unicode's categories of control characters, halves of characters, and what it knows nothing of.
 _NO_TEXT = ("Cc", "Cs", "Co", "Cn")
 # Two words or more on each side of what ends a sentence; "the St. Bernard", "no. 7" and "mr. Smith" are one.
-_TWO_SENTENCES = re.compile(r"\S+\s+[^\s.!?]{3,}[.!?;]+\s+\w+\s+\w|\S\s*[\n\u3002\uff01\uff1f]\s*\w")
+_TWO_SENTENCES = re.compile(r"\S+\s+[^\s.!?]{3,}[.!?]+\s+\w+\s+\w|\S\s*[\n\u3002\uff01\uff1f]\s*\w")
 
 
 def check_one_sentence(text: str) -> str:
@@ -63,9 +63,8 @@ def check_known_words(sentence: str, model: TrainableModel) -> None:
         return
     tokenizer = model.text_encoder.tokenizer
     words = re.findall(r"\w+", sentence) or [sentence]
-    unknown = [
-        word for word in words if tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False)["input_ids"]
-    ]
+    ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+    unknown = [word for word, tokens in zip(words, ids, strict=True) if not tokens or tokenizer.unk_token_id in tokens]
     if len(unknown) == len(words):
         raise ValueError(
             f"the model's text encoder knows no word of {sentence[:60]!r}; use its language and words, or an example "

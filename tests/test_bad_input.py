@@ -84,9 +84,10 @@ def test_the_limit_of_pixels_can_be_moved(folder: Path) -> None:
     with pixel_limit(None):
         assert before == PILImage.MAX_IMAGE_PIXELS
     Path("bomb.png").write_bytes(bomb(30_000))
-    with pixel_limit(900_000_000), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert image_size("bomb.png") == (30_000, 30_000)  # read on: only the header is
+        with pixel_limit(900_000_000):
+            assert image_size("bomb.png") == (30_000, 30_000)  # of which the header alone is read
     assert before == PILImage.MAX_IMAGE_PIXELS
     asked = ("segment", "street.png", "--text", "a red star", "--model", "tiny")
     assert_refused(run(*asked, "--max-pixels", "4798"), "street.png is too large: 4,800 pixels")
@@ -116,7 +117,7 @@ def test_phones_save_two_pictures_in_one(folder: Path, caplog: pytest.LogCapture
 
 def test_videos_without_frames(folder: Path) -> None:
     with av.open("sound.mp4", "w") as container:
-        stream = container.add_stream("aac", rate=44_100)
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.rate = 44_100
         container.mux(stream.encode(frame))
