@@ -193,11 +193,14 @@ def test_a_signal_unwinds_the_stack(number: signal.Signals, code: int, tmp_path:
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background ignores it
         "from pathlib import Path\n"
         "from sam_uniref import cli\n"
-        "from sam_uniref.state import whole_file\n"
         "def write():\n"
-        f"    with whole_file(Path({str(tmp_path)!r}) / 'result.png') as temporary:\n"
+        f"    half = Path({str(tmp_path)!r}) / 'half.png'\n"
+        "    half.touch()\n"
+        "    try:\n"
         "        print('writing', flush=True)\n"
-        "        time.sleep(60)\n"
+        "        time.sleep(600)\n"
+        "    finally:\n"
+        "        half.unlink()\n"
         "cli.app.command('write')(write)\n"
         "import sys; sys.argv[1:] = ['write']; cli.main()\n"
     )
@@ -206,7 +209,7 @@ def test_a_signal_unwinds_the_stack(number: signal.Signals, code: int, tmp_path:
         assert process.stdout.readline() == b"writing\n"
         assert len(list(tmp_path.iterdir())) == 1
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == code
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import run, save_ids
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 from tiny import disc, picture
@@ -228,7 +228,23 @@ def assert_fair(line: list[str], work: Path) -> int:
     assert left == [], said
     for path in (work / "out").rglob("*.png"):
         PILImage.open(path).load()
+    event(f"exit code {result.exit_code}")
     return result.exit_code
+
+
+def test_good_lines_are_let_through(inside: Path, clip: bytes) -> None:
+    """Or the others would say nothing."""
+    refill(inside, clip, picture_bytes("PNG"))
+    example = ["--example", "fuzzed.png:mask.png"]
+    lines = [
+        ["encode", *example, "--out", "shape.safetensors"],
+        ["segment", "pictures", "fuzzed.png", "--reference", "shape.safetensors", "--out", "out", "--format", "coco"],
+        ["track", "clip.mp4", "--masks", "mask.png", "--out", "out/inner"],
+    ]
+    for line in lines:
+        result = run(*line)
+        assert result.exit_code == 0, result.output
+    assert len(list((inside / "out").rglob("*.png"))) == 2 + 3
 
 
 @FUZZED
