@@ -1,13 +1,14 @@
 # make demo   train the quickstart, compare before and after; results in runs/quickstart
 # make compare   SamRef beside PerSAM, RefSAM and others: about an hour on two cores; results in runs/compare
 # make test   environment, install, all tests         make lint   ruff and mypy
+# make test-fuzz   500 fuzzed command lines in place of the 60 of make test
 # make check  both                                    make clean  remove the environment and build output
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo compare test lint check install clean
+.PHONY: demo compare test test-fuzz lint check install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -35,6 +36,11 @@ compare: $(STAMP)
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 8))')
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+# How many command lines; `make test` takes some dozens.
+FUZZ ?= 500
+test-fuzz: $(STAMP)
+	SAM_UNIREF_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz_commands.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,17 +6,21 @@ An image inside the library is HWC uint8 RGB, 0-255; a mask is HW bool.
 from __future__ import annotations
 
 import logging
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, ImageOps
 from PIL import Image as PILImage
 
+from sam_uniref.nearest import nearest_path
 from sam_uniref.palette import ids_of_colors
 
 logger = logging.getLogger(__name__)
@@ -27,6 +31,9 @@ RGB: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Files of these may hold several pictures in turn; a phone's second picture (MPO) is the same one for other eyes.
+_MOVING = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
+_SNIFFED_BYTES = 512
 # Between the channels of a grey picture that was saved as a colour JPEG.
 _GREY_NOISE = 32
 # A mask that an annotation tool cut off by a column is mended; a mask of another picture is not.
@@ -39,11 +46,12 @@ def load_image(image: ImageLike) -> RGB:
     Args:
         image: A path, a PIL image (any mode; EXIF orientation is applied), a numpy array ``(H, W)``,
             ``(H, W, 1)``, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, or a torch tensor ``(C, H, W)`` with 1, 3 or 4
-            channels. uint8 is 0-255; floating point is 0-1.
+            channels. uint8 is 0-255; floating point is 0-1. Of a moving picture the first frame, with a warning.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is broken or no image, or the array has another shape, range or a NaN.
+        ValueError: If the file is broken or no image, it has more pixels than `pixel_limit` allows, or the array has
+            another shape, range or a NaN.
         TypeError: If it is of none of these types.
     """
     if isinstance(image, str | Path):
@@ -69,19 +77,70 @@ def load_image(image: ImageLike) -> RGB:
 def _open(path: str | Path) -> PILImage.Image:
     """A whole decoded image file."""
     with _named_errors(path), PILImage.open(path) as image:
+        if image.format in _MOVING and getattr(image, "is_animated", False):
+            logger.warning("%s holds several pictures (%s); the first one is taken", path, image.format)
         image.load()
         return image
 
 
 @contextmanager
+def pixel_limit(pixels: int | None) -> Iterator[None]:
+    """Refuse image files of more pixels meanwhile, before they are decoded: everywhere in the process.
+
+    It is Pillow's own limit, ``PIL.Image.MAX_IMAGE_PIXELS``, twice which is an error: 178,956,970 by default.
+
+    Args:
+        pixels: The most; None leaves the limit as it is.
+
+    Raises:
+        ValueError: If it is less than 1.
+    """
+    if pixels is not None and pixels < 1:
+        raise ValueError(f"the most pixels of a picture must be at least 1, got {pixels}")
+    before = PILImage.MAX_IMAGE_PIXELS
+    if pixels is not None:
+        PILImage.MAX_IMAGE_PIXELS = -(-pixels // 2)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from half the limit on.
+            warnings.simplefilter("ignore", PILImage.DecompressionBombWarning)
+            yield
+    finally:
+        PILImage.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
 def _named_errors(path: str | Path) -> Iterator[None]:
-    """Pillow's errors with the file's name in them."""
+    """Pillow's errors with the file's name in them; a broken file raises a dozen types."""
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image at {path}") from None
-    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
+        raise FileNotFoundError(f"there is no image at {path}{nearest_path(path)}") from None
+    except PILImage.DecompressionBombError as error:
+        size = re.search(r"\((\d+) pixels\).*?limit of (\d+)", str(error))
+        found = f"{int(size[1]):,} pixels, the limit is {int(size[2]):,}" if size else str(error)
+        raise ValueError(
+            f"{path} is too large: {found}; make it smaller, or raise the limit: --max-pixels on the command line, "
+            "sam_uniref.images.pixel_limit in Python"
+        ) from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, not an image") from error
+    except PermissionError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a whole image ({_what_it_is(path)}); replace or remove it") from error
+    except Exception as error:
         raise ValueError(f"{path} is not a whole image ({error}); replace or remove it") from error
+
+
+def _what_it_is(path: str | Path) -> str:
+    """A guess at a file that is no image."""
+    with Path(path).open("rb") as file:
+        begin = file.read(_SNIFFED_BYTES)
+    if not begin:
+        return "it is empty"
+    is_text = not any((byte < 32 and byte not in b"\t\n\r\f") or byte == 127 for byte in begin)
+    return "it holds text" if is_text else "it is broken, or of no format that can be read"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_uniref import packaged
+from sam_uniref.nearest import did_you_mean, nearest_path
 
 if TYPE_CHECKING:
     from sam_uniref.trainable import TrainableModel
@@ -42,8 +43,9 @@ def kind_of(folder: str | Path) -> str:
     """
     path = packaged.model_folder(folder) / CONFIG_FILE
     if not path.is_file():
+        hint = did_you_mean(str(folder), packaged.PACKAGED) or nearest_path(path.parent)
         raise FileNotFoundError(
-            f"{path.parent} holds no model: there is no {CONFIG_FILE}; save one with save_pretrained"
+            f"{path.parent} holds no model: there is no {CONFIG_FILE}{hint or '; save one with save_pretrained'}"
         )
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("kind", "samref")  # the first ones saved do not say

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sam_uniref.adapters.references import ReferenceFeatures
 from sam_uniref.images import ImageLike, MaskLike, load_image, load_mask
+from sam_uniref.nearest import nearest_path
 from sam_uniref.state import whole_file
 
 # Fields of a `Reference`, and the kind of what is in them.
@@ -95,7 +96,7 @@ class Reference:
         from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no reference at {path}")
+            raise FileNotFoundError(f"there is no reference at {path}{nearest_path(path)}")
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 metadata = file.metadata() or {}

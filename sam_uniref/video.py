@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sam_uniref.images import IMAGE_SUFFIXES, RGB, ImageLike, load_image
+from sam_uniref.nearest import nearest_path
 from sam_uniref.prefetch import Prefetch
 from sam_uniref.truncation import is_cut_off
 
@@ -193,7 +194,7 @@ def by_number(path: Path) -> tuple[list[tuple[str, int]], str]:
 def _open_video(path: Path) -> FrameReader:
     """A reader of a video file, whose header is read at once."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no video or folder of frames at {path}")
+        raise FileNotFoundError(f"there is no video or folder of frames at {path}{nearest_path(path)}")
     import av
 
     try:

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 from toy_sets import SCRIPT, ToyImages, ToyVideos, make_images, make_videos, reads
 
+from sam_uniref.commands.data import _progress
 from sam_uniref.data.contact_sheet import contact_sheet, wrap
 from sam_uniref.data.formats import FORMATS
 from sam_uniref.data.prepared import open_split, read_info
 from sam_uniref.data.show import image_exhibit, video_exhibit
-from sam_uniref.data_cli import _progress
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from tiny import picture, tiny_model
 from videos import cut, encode_video
 
 from sam_uniref import SamRef
-from sam_uniref.cli import _write_track
+from sam_uniref.commands.track import write_track
 from sam_uniref.palette import id_color
 from sam_uniref.video import FrameReader, read_frames
 
@@ -129,7 +129,7 @@ def test_frames_per_second_are_shown_where_somebody_watches(monkeypatch: pytest.
     for kind in (Terminal, io.StringIO):
         monkeypatch.setattr(sys, "stderr", kind())
         reader = read_frames([np.zeros((4, 4, 3), np.uint8)] * 3)
-        assert _write_track(iter([]), reader, None) == (0, {})  # type: ignore[arg-type]
+        assert write_track(iter([]), reader, None) == (0, {})  # type: ignore[arg-type]
         shown[kind] = sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert shown[io.StringIO] == ""
     assert re.search(r"tracking: .*/3 .*frames/s", shown[Terminal])

@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
@@ -45,7 +46,7 @@ from sam_uniref.train.stage import Stage
 logger = logging.getLogger("sam_uniref.train")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file of the run")
@@ -55,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
         "--measure", type=int, metavar="N", help="with --plan: N steps of each data set on this machine, in one process"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args(given)
     if arguments.measure is not None and (arguments.measure < 1 or not arguments.plan):
         parser.error("--measure is a number of steps from 1 on, and goes with --plan")
     return arguments
@@ -127,9 +128,9 @@ def run(arguments: argparse.Namespace) -> int:
     return of_signal(stopped)
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Run the command; the exit code, see `sam_uniref.train.exit_codes`."""
-    arguments = parse_arguments()
+    arguments = parse_arguments(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_command(lambda: run(arguments))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sam_uniref.commands.app import INTERRUPTED, examples
 from sam_uniref.output_checks import check_output_folder
 
 if TYPE_CHECKING:
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
     from sam_uniref.data.prepared.problems import Problems
     from sam_uniref.data.prepared.shards import PreparedInfo
 
-# What a shell tells of a command that Ctrl-C ended.
-INTERRUPTED = 130
 _SEVERITIES = ("broken", "mended", "by rule")
 
 data_app = typer.Typer(
     no_args_is_help=True,
     help="Data sets: read official downloads once, check them, look at them.",
+    epilog=examples(
+        "sam-uniref data list",
+        "sam-uniref data check refcoco --root downloads/refer/data",
+        "sam-uniref data prepare refcoco --root downloads/refer/data --out data",
+        "sam-uniref data show refcoco --prepared data/refcoco --split val --out look",
+    ),
 )
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The data set; see sam-uniref data list.")]
