@@ -36,6 +36,7 @@ class EdgeTam(TransformersFamily):
         backbone = {
             "model_type": "timm_wrapper",
             "architecture": "repvit_m1",
+            "num_classes": 1000,
             "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
         }
         return {"vision_config": {"backbone_config": backbone}}

@@ -11,7 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -181,9 +181,7 @@ class Host(nn.Module, ABC):
 
     def never_asked(self, decoder: nn.Module) -> Iterator[nn.Module]:
         """Parts of a decoder that training asks nothing of: the hypernetworks of mask tokens 1-3."""
-        hypernetworks = decoder.get_submodule("output_hypernetworks_mlps")
-        assert isinstance(hypernetworks, nn.ModuleList)
-        yield from hypernetworks[1:]
+        yield from cast(nn.ModuleList, decoder.output_hypernetworks_mlps)[1:]
 
     @abstractmethod
     def recomputed(self, decoder: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""SAM-HQ (Ke et al. 2023): SAM with a mask decoder that also sees the image encoder's first map of the whole picture."""
+"""SAM-HQ (Ke et al. 2023): SAM with a mask decoder that also sees an early map of the image encoder."""
 
 from __future__ import annotations
 
