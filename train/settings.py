@@ -34,7 +34,7 @@ class ModelSettings:
     size: str = field(
         default="vit_h",
         metadata={
-            "help": "tiny, vit_b, vit_l, vit_h or another host of sam_uniref.hosts; a UniRef's: tiny, r50, swinl"
+            "help": "tiny, vit_b, vit_l, vit_h or another of sam_uniref.hosts; a UniRef's: tiny, r50, swinl"
         },
     )
     checkpoint: str | None = field(
