@@ -17,8 +17,10 @@ from torch import Tensor
 
 from sam_uniref import MaskReference, SamRef, SamRefConfig
 from sam_uniref.config import BaseSamConfig, LoraConfig
+from sam_uniref.eval.baselines.prompting import PromptedSam
 from sam_uniref.hosts import HOST_NAMES
 from sam_uniref.hosts.registry import family_of
+from sam_uniref.refsam import RefSam
 from sam_uniref.train.build import build_model
 from sam_uniref.train.made_up import made_up_batch
 from sam_uniref.train.settings import ModelSettings, RunSettings
@@ -318,6 +320,10 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         SamRef.from_sam(own, encoder_precision="bf16")
     with pytest.raises(ValueError, match="has its weights already"):
         SamRef.from_sam(own, "tiny")
+    with pytest.raises(ValueError, match="blocks of SAM's own image encoder"):
+        RefSam.from_sam(own, text_encoder="tiny")
+    with pytest.raises(ValueError, match="SAM's own prompt encoder and mask decoder"):
+        PromptedSam(model.sam)
     with pytest.raises(ValueError, match="a host is one of"):
         SamRef.from_sam(torch.nn.Linear(1, 1))
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):

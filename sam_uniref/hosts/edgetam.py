@@ -31,6 +31,14 @@ class EdgeTam(TransformersFamily):
             raise ImportError("EdgeTAM's image encoder comes from timm, which is not installed; pip install timm")
         return super().build(base)
 
+    def architecture_of(self, source: Any) -> dict[str, Any]:
+        """Without the names of the thousand classes that the image encoder once told apart."""
+        architecture = super().architecture_of(source)
+        vision = architecture.get("vision_config", {})
+        backbone = vision.get("backbone_config", {})
+        kept = {key: value for key, value in backbone.items() if key != "label_names"}
+        return {**architecture, "vision_config": {**vision, "backbone_config": kept}}
+
     def named_architecture(self, name: str) -> dict[str, Any]:
         """RepViT-M1."""
         backbone = {

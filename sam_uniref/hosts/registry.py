@@ -85,22 +85,23 @@ def build_host(
     """
     if not isinstance(size, str | Path):
         return _given_model(size, checkpoint, image_size)
-    base = BaseSamConfig(size=str(size), image_size=image_size)
-    if size not in HOST_NAMES and (Path(size) / "config.json").is_file():
+    base = _named_base(size, image_size)
+    if base.architecture is not None:
         if checkpoint is not None:
             raise ValueError(f"{size} holds a model's configuration and its weights; leave checkpoint={checkpoint} out")
-        base.architecture = _read_architecture(Path(size))
-        base.size, checkpoint = str(base.architecture["model_type"]), Path(size)
+        checkpoint = Path(size)
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)  # before a checkpoint is read, which takes its time
     if checkpoint is None:
         logger.warning("%s %s has random weights: no checkpoint was given", family.title, base.size)
     else:
-        given = packaged.base_checkpoint(checkpoint)
+        given = packaged.base_checkpoint(checkpoint).absolute()
+        if given == family.weights_file(given.parent):  # what such folders hold has one name; theirs tells more
+            given = given.parent
         file = family.weights_file(given)
         family.load(model, file, base)
-        base.checkpoint, base.sha256 = given.resolve().name, file_sha256(file)
+        base.checkpoint, base.sha256 = given.name, file_sha256(file)
     return family.plug(model, image_size), base
 
 
@@ -128,12 +129,21 @@ def saved_host(base: BaseSamConfig, checkpoint: Path | None, own_weights: Path) 
 
 
 def skeleton_host(size: str, image_size: int | None = None) -> Host:
-    """A named host without any file: shapes alone on the ``meta`` device, random weights on others."""
-    base = BaseSamConfig(size=size)
+    """As `build_host` without weights: shapes alone on the ``meta`` device, random weights on others."""
+    base = _named_base(size, image_size)
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)
     return family.plug(model, image_size)
+
+
+def _named_base(size: str | Path, image_size: int | None) -> BaseSamConfig:
+    """What is known of a host by its name, or by the folder that it was saved to."""
+    base = BaseSamConfig(size=str(size), image_size=image_size)
+    if size not in HOST_NAMES and (Path(size) / "config.json").is_file():
+        base.architecture = _read_architecture(Path(size))
+        base.size = str(base.architecture["model_type"])
+    return base
 
 
 def _given_model(model: nn.Module, checkpoint: str | Path | None, image_size: int | None) -> tuple[Host, BaseSamConfig]:
