@@ -305,6 +305,13 @@ def test_named_hosts_have_their_published_sizes(name: str, parameters: int) -> N
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
+@pytest.mark.parametrize("name", ["sam_hq_vit_b", "sam2.1_hiera_tiny"])
+def test_a_step_is_planned_on_shapes_alone(name: str) -> None:
+    model = SamRef.skeleton(name)
+    losses = model(made_up_batch(model.transform, "fss", 1, device="meta"))
+    assert {value.device.type for value in losses.values()} == {"meta"}
+
+
 def test_every_name_has_a_family() -> None:
     assert all(family_of(BaseSamConfig(size=name)).title for name in HOST_NAMES)
     assert len(set(HOST_NAMES)) == len(HOST_NAMES)
