@@ -14,7 +14,7 @@ from sam_uniref import packaged
 from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
 from sam_uniref.lora_files import read_lora, write_lora
 from sam_uniref.models import CONFIG_FILE
-from sam_uniref.state import file_sha256, load_checked, read_tensors, whole_folder, without_aliases
+from sam_uniref.state import file_sha256, read_tensors, whole_folder, without_aliases
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +54,7 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
     """
     from safetensors.torch import save_file
 
-    if model.config.sam.checkpoint is None and model.sam.image_encoder.is_rounded:
+    if model.config.sam.checkpoint is None and model.sam.is_rounded:
         raise ValueError(
             "the base SAM has no file and would be saved with this model, but its image encoder was rounded to half "
             'precision; build or load the model with encoder_precision="float32" to save it'
@@ -62,7 +62,9 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
     with model_folder(model, folder, TRAINED_FILE) as temporary:
         if model.config.sam.checkpoint is None:
             with model.without_lora():
-                base = {n: t.detach().cpu().contiguous() for n, t in _base_state(model).items()}
+                base = {
+                    n: t.detach().cpu().contiguous() for n, t in without_aliases(model.sam.own_state_dict()).items()
+                }
             save_file(base, temporary / BASE_FILE, {"format": "pt"})
 
 
@@ -96,12 +98,6 @@ def model_folder(model: TrainableModel, folder: str | Path, weights: str) -> Ite
         yield temporary
 
 
-def _base_state(model: PluggedSam) -> dict:
-    """The frozen SAM's tensors by SAM's own names, also where LoRA has wrapped its layers, at SAM's own image size."""
-    state = {name.replace(".base_layer.", "."): t for name, t in model.sam.state_dict().items() if "lora_" not in name}
-    return without_aliases(state | model.sam.own_tables)
-
-
 def load_pretrained(
     model_class: type[Plugged],
     folder: str | Path,
@@ -124,19 +120,14 @@ def load_pretrained(
         ValueError: If a file is broken or does not fit, the model is of another class, or the base checkpoint is
             another one; or the image size is no multiple of the patch size.
     """
-    from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
+    from sam_uniref.hosts.registry import saved_host
 
     folder = packaged.model_folder(folder)
     config = read_config(folder, model_class.config_class, model_class.__name__)
     if image_size is not None:
         config.sam.image_size = image_size
-    sam = build_sam(config.sam.size)
-    check_image_size(sam, config.sam.image_size)
-    if config.sam.checkpoint is None:
-        load_checked(sam, {**_buffers(sam), **read_tensors(folder / BASE_FILE)}, f"{folder / BASE_FILE}")
-    else:
-        load_sam_checkpoint(sam, _find_base(folder, config, checkpoint), config.sam.size)
-    host = SamHost(sam, config.sam.image_size)
+    file = None if config.sam.checkpoint is None else _find_base(folder, config, checkpoint)
+    host = saved_host(config.sam, file, folder / BASE_FILE)
     text = None
     loaded = read_text_model(folder, config.text_encoder)
     if loaded is not None:
@@ -160,11 +151,6 @@ def read_text_model(folder: Path, config: SentenceConfig) -> tuple[nn.Module, An
         return None
     source = folder / TEXT_FOLDER if config.trained else packaged.text_encoder(config.name)
     return load_text_model(source, random_weights=config.trained)
-
-
-def _buffers(sam: object) -> dict:
-    """SAM's pixel statistics, which are constants of the class and not saved."""
-    return {name: getattr(sam, name) for name in ("pixel_mean", "pixel_std") if name in sam.state_dict()}  # type: ignore[attr-defined]
 
 
 def read_config(folder: Path, config_class: type[Config], name: str) -> Config:
@@ -192,6 +178,8 @@ def read_config(folder: Path, config_class: type[Config], name: str) -> Config:
 
 def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None) -> Path:
     """The base SAM's checkpoint, checked by its hash."""
+    from sam_uniref.hosts.registry import family_of
+
     # Only the name counts: a configuration from elsewhere must not point out of these folders.
     name = Path(str(config.sam.checkpoint)).name
     places = [folder, folder.parent, Path.cwd()]
@@ -199,7 +187,8 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None) ->
         places.append(Path(os.environ[CHECKPOINT_FOLDER_VARIABLE]))
     places += packaged.base_folders()
     candidates = [packaged.base_checkpoint(given)] if given is not None else [place / name for place in places]
-    there = [path for path in candidates if path.is_file()]
+    weights_file = family_of(config.sam).weights_file
+    there = [weights_file(path) for path in candidates if weights_file(path).is_file()]
     if not there:
         where = f"; it is published at {_KNOWN_URLS[name]}" if name in _KNOWN_URLS else ""
         raise FileNotFoundError(

@@ -81,10 +81,13 @@ class LoraConfig:
 class BaseSamConfig:
     """The frozen SAM that everything is plugged into."""
 
-    size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h"})
-    checkpoint: str | None = field(default=None, metadata={"help": "file name of its weights; none: random"})
+    size: str = field(default="vit_h", metadata={"help": "which one: a name of sam_uniref.hosts.HOST_NAMES"})
+    checkpoint: str | None = field(default=None, metadata={"help": "file or folder name of its weights; none: random"})
     sha256: str | None = field(default=None, metadata={"help": "of that file"})
     image_size: int | None = field(default=None, metadata={"help": "input square's side in pixels; none: SAM's own"})
+    architecture: dict[str, Any] | None = field(
+        default=None, metadata={"help": "of one that was given as a folder or a model: its own configuration"}
+    )
 
 
 @dataclass

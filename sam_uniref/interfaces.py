@@ -33,7 +33,7 @@ class ImageFeatures:
         pixels: ``(B, 3, H, W)``, the normalised and padded input; the mask encoder reads it.
         input_sizes: Per image ``(height, width)`` of its content in the canvas.
         original_sizes: Per image ``(height, width)`` of the picture.
-        skips: Finer maps that some decoders want, finest first; empty for SAM.
+        skips: Other maps that some decoders want, finest first; empty for SAM.
     """
 
     levels: tuple[Tensor, ...]
@@ -194,9 +194,10 @@ class MaskDecoder(Protocol):
         tokens: Tensor | None,
         mask_decoder: nn.Module,
         *,
+        skips: Sequence[Tensor] = (),
         multimask: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """``(N, C, h, w)`` features, prompts and extra tokens ``(N, T, C)`` to logits and scores."""
+        """``(N, C, h, w)`` features, prompts, extra tokens ``(N, T, C)`` and rows of skips to logits and scores."""
 
 
 @dataclass(frozen=True)

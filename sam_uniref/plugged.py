@@ -7,7 +7,6 @@ untouched. What else is plugged in is the subclasses' business.
 from __future__ import annotations
 
 import copy
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,21 +17,19 @@ from torch import Tensor, nn
 
 from sam_uniref import packaged
 from sam_uniref.adapters import SentenceEncoder, has_lora, load_text_model
-from sam_uniref.config import BaseSamConfig, ModelConfig, PluggedConfig, SentenceConfig
+from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
+from sam_uniref.hosts import Host, build_host, skeleton_host
 from sam_uniref.interfaces import ImageFeatures, TrainablePart
-from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
-from sam_uniref.state import file_sha256, without_aliases
+from sam_uniref.state import without_aliases
 from sam_uniref.trainable import TrainableModel
 from sam_uniref.transforms import ImageTransform, Size
-
-logger = logging.getLogger(__name__)
 
 
 class PluggedSam(TrainableModel):
     """A frozen SAM with something plugged in.
 
     Args:
-        host: The frozen SAM.
+        host: The frozen SAM, or another promptable segmenter (`sam_uniref.hosts`).
         text_encoder: For sentences, or None.
         config: What everything is built from.
 
@@ -46,14 +43,11 @@ class PluggedSam(TrainableModel):
     config: PluggedConfig
     text_encoder: SentenceEncoder | None
 
-    def __init__(self, host: SamHost, text_encoder: SentenceEncoder | None, config: PluggedConfig) -> None:
+    def __init__(self, host: Host, text_encoder: SentenceEncoder | None, config: PluggedConfig) -> None:
         super().__init__()
         self.config = config
         self.sam = host
-        self.mask_decoder = copy.deepcopy(host.mask_decoder).requires_grad_(True)
-        # Mask tokens 1-3 are never asked for in training: their hypernetworks would get no gradient.
-        for network in self.mask_decoder.output_hypernetworks_mlps[1:]:
-            network.requires_grad_(False)
+        self.mask_decoder = host.trainable_decoder()
         self.text_encoder = text_encoder
         if text_encoder is not None:
             text_encoder.model.requires_grad_(False)
@@ -70,7 +64,7 @@ class PluggedSam(TrainableModel):
     @classmethod
     def from_sam(
         cls,
-        size: str,
+        size: str | Path | nn.Module,
         checkpoint: str | Path | None = None,
         text_encoder: str | Path | None = None,
         *,
@@ -83,39 +77,34 @@ class PluggedSam(TrainableModel):
         """Plug fresh parts into a SAM.
 
         Args:
-            size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
+            size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``; another of `sam_uniref.hosts.HOST_NAMES`, such
+                as ``"sam2.1_hiera_tiny"``; or a model of ``transformers``', or the folder that one was saved to.
             checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``), or ``"tiny"`` for the packaged
-                one. Without one the weights are random, with a warning.
+                one; for a host of ``transformers``' the folder of its files. Without one the weights are random, with
+                a warning.
             text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
                 a model without sentences.
             image_size: Side of the input square in pixels: smaller is faster. Any positive multiple of the patch
-                size, 16 (``"tiny"``: 8); by default SAM's own, 1024 (``"tiny"``: 128). What is trained does not depend
-                on it; SAM's tables of positions are interpolated. Multiples of 224 (``"tiny"``: 64) fill the encoder's
-                attention windows, which others pad.
+                size, 16 (``"tiny"``: 8; SAM 2 and EdgeTAM: 32); by default SAM's own, 1024 (``"tiny"``: 128). What is
+                trained does not depend on it; SAM's tables of positions are interpolated. Multiples of 224 (``"tiny"``:
+                64) fill the encoder's attention windows, which others pad.
             config: Widths and options, of the model's `config_class`; its ``for_size(size)`` by default. ``size``,
                 ``checkpoint``, ``text_encoder`` and ``image_size`` are written into it.
             local_files_only: Never ask the hub for the text encoder.
             encoder_precision: Of the image encoder's matrix products: ``"float32"``, ``"bf16"`` or ``"fp16"``; half
-                precision is the fast one on GPUs and on CPUs that multiply in it.
-            compile: Compile the image encoder; see `SamHost.speed_up_encoder`.
+                precision is the fast one on GPUs and on CPUs that multiply in it. SAM's own only.
+            compile: Compile the image encoder, SAM's own only; see `SamHost.speed_up_encoder`.
 
         Raises:
             ValueError: If the size or the precision is unknown, the image size is not such a multiple, or the
                 checkpoint is broken or of another size.
             FileNotFoundError: If the checkpoint or the text encoder is not there.
+            ImportError: If the host needs a package that is not there, naming it.
         """
-        config = copy.deepcopy(config) if config else cls.config_class.for_size(size)
-        config.sam = BaseSamConfig(size=size, image_size=image_size)
+        host, base = build_host(size, checkpoint, image_size=image_size)
+        config = copy.deepcopy(config) if config else cls.config_class.for_size(base.size)
+        config.sam = base
         config.text_encoder.name = None if text_encoder is None else str(text_encoder)
-        sam = build_sam(size)
-        check_image_size(sam, image_size)  # before a checkpoint is read, which takes its time
-        if checkpoint is None:
-            logger.warning("SAM %s has random weights: no checkpoint was given", size)
-        else:
-            file = packaged.base_checkpoint(checkpoint)
-            load_sam_checkpoint(sam, file, size)
-            config.sam.checkpoint, config.sam.sha256 = file.name, file_sha256(file)
-        host = SamHost(sam, image_size)
         text = None
         if text_encoder is not None:
             loaded = load_text_model(packaged.text_encoder(text_encoder), local_files_only=local_files_only)
@@ -151,7 +140,7 @@ class PluggedSam(TrainableModel):
         """See `TrainableModel.skeleton`."""
         own = cast(PluggedConfig, config) if config else cls.config_class.for_size(size)
         with torch.device(device):
-            host = SamHost(build_sam(size), image_size)
+            host = skeleton_host(size, image_size)
             text = None if text_model is None else cls.wrap_text_model(*text_model, host.channels, own.text_encoder)
             return cls(host, text, own)
 
@@ -192,11 +181,16 @@ class PluggedSam(TrainableModel):
         self, pixels: Tensor, input_sizes: Sequence[Size], original_sizes: Sequence[Size]
     ) -> ImageFeatures:
         """Encode ``(B, 3, S, S)`` images, normalised and padded, once each."""
-        levels = self.adapted(self.encode_levels(pixels))
-        return self.sam.image_features(pixels, input_sizes, original_sizes, levels)
+        levels, skips = self.encode_maps(pixels)
+        return self.sam.image_features(pixels, input_sizes, original_sizes, (self.adapted(levels), skips))
 
-    def frozen_backbone(self) -> SamHost:
-        """SAM, if nothing in its image encoder is trained."""
+    def frozen_backbone(self) -> Host:
+        """SAM, if nothing in its image encoder is trained and its levels are all that its decoder wants."""
+        if self.sam.has_skips:
+            raise ValueError(
+                f"a {self.config.sam.size}'s mask decoder wants other maps beside the image embedding, which a cache "
+                "does not hold; leave the cache out"
+            )
         if has_lora(self.sam.image_encoder):
             raise ValueError(
                 "LoRA changes the image encoder with every step, so that there is nothing to cache; leave the cache "
@@ -215,18 +209,21 @@ class PluggedSam(TrainableModel):
     ) -> ImageFeatures:
         """As `encode_pixels`, with what SAM's encoder made of ``(B, 3, S, S)`` images before."""
         levels = self.adapted(tuple(level.to(pixels.dtype) for level in levels))
-        return self.sam.image_features(pixels, input_sizes, original_sizes, levels)
+        return self.sam.image_features(pixels, input_sizes, original_sizes, (levels, ()))
 
     def adapted(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the model goes on with in place of its encoder's levels; by default these."""
         return levels
 
     def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, S, S)`` to levels ``(B, C, h, w)``; without gradients unless SAM's encoder has something trained."""
+        """``(B, 3, S, S)`` to levels ``(B, C, h, w)``; see `encode_maps`."""
+        return self.encode_maps(pixels)[0]
+
+    def encode_maps(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """``(B, 3, S, S)`` to levels and skips; without gradients unless SAM's encoder has something trained."""
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            levels, _ = self.sam.encode(pixels)
-        return levels
+            return self.sam.encode(pixels)
 
     # ---- What is trained, and what a checkpoint holds ----
 

@@ -30,12 +30,12 @@ from sam_uniref.adapters import (
 )
 from sam_uniref.annotated import annotated_images
 from sam_uniref.config import SamRefConfig, SentenceConfig, TextEncoderConfig
+from sam_uniref.hosts import Host
 from sam_uniref.images import ImageLike
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
 from sam_uniref.lora_files import lora_encoders
 from sam_uniref.losses import mask_losses
 from sam_uniref.plugged import PluggedSam
-from sam_uniref.sam import SamHost
 from sam_uniref.segmentation import Segmentation, innermost_point
 
 DECODERS = ("auto", "trained", "sam")
@@ -48,7 +48,7 @@ class SamRef(PluggedSam):
     trained) or `from_pretrained` (trained adapters).
 
     Args:
-        host: The frozen SAM.
+        host: The frozen SAM, or another promptable segmenter (`sam_uniref.hosts`).
         text_encoder: For sentences, or None.
         config: What everything is built from.
     """
@@ -58,7 +58,7 @@ class SamRef(PluggedSam):
     config: SamRefConfig
     text_encoder: TextEncoder | None
 
-    def __init__(self, host: SamHost, text_encoder: TextEncoder | None, config: SamRefConfig) -> None:
+    def __init__(self, host: Host, text_encoder: TextEncoder | None, config: SamRefConfig) -> None:
         super().__init__(host, text_encoder, config)
         self.mask_encoder = MaskEncoder(
             host.channels,
@@ -177,15 +177,19 @@ class SamRef(PluggedSam):
         (fused,) = self.fusion(features.levels, references)
         tokens = prompt_token(references)[:, None]
         chosen = self.sam.mask_decoder if decoder == "sam" else self.mask_decoder
-        logits, scores = self.sam.decode(fused, prompts, tokens, chosen, multimask=multimask)
-        return MaskPrediction(logits, scores, references[0].image_index)
+        index = references[0].image_index
+        logits, scores = self.sam.decode(
+            fused, prompts, tokens, chosen, skips=[skip[index] for skip in features.skips], multimask=multimask
+        )
+        return MaskPrediction(logits, scores, index)
 
     def _decode_plain(
         self, features: ImageFeatures, prompts: Prompts | None, index: Tensor, multimask: bool, decoder: str
     ) -> MaskPrediction:
         """Rows without a reference: SAM as it was."""
         chosen = self.mask_decoder if decoder == "trained" else self.sam.mask_decoder
-        logits, scores = self.sam.decode(features.levels[0][index], prompts, None, chosen, multimask=multimask)
+        level, skips = features.levels[0][index], [skip[index] for skip in features.skips]
+        logits, scores = self.sam.decode(level, prompts, None, chosen, skips=skips, multimask=multimask)
         return MaskPrediction(logits, scores, index)
 
     def refine(self, image: ImageLike | ImageFeatures, answer: Segmentation) -> Segmentation:
@@ -246,8 +250,7 @@ class SamRef(PluggedSam):
 
     def recomputed(self) -> list[nn.Module]:
         """UniFusion, the mask encoder and most of the mask decoder."""
-        decoder = self.mask_decoder
-        return [self.fusion, *self.mask_encoder.stages(), *decoder.transformer.layers, decoder.output_upscaling]
+        return [self.fusion, *self.mask_encoder.stages(), *self.sam.recomputed(self.mask_decoder)]
 
     def merge_lora(self) -> None:
         """Make LoRA part of the encoders that it is in, for inference: the same answers in less time.

@@ -124,6 +124,23 @@ class SquareTransform(ImageTransform):
 
 
 @dataclass(frozen=True)
+class StretchTransform(ImageTransform):
+    """A SAM 2's: both sides become the square's, whatever the picture's shape, so that nothing is padding."""
+
+    def input_size(self, original_size: Size) -> Size:
+        """The square."""
+        return self.size, self.size
+
+    def canvas(self, input_sizes: Sequence[Size]) -> Size:
+        """The square."""
+        return self.size, self.size
+
+    def logits(self, logits: Tensor, input_size: Size, original_size: Size, canvas: Size | None = None) -> Tensor:
+        """Low-res logits ``(N, M, h, w)`` to ``(N, M, H, W)`` at the picture's size in one step, bilinear."""
+        return F.interpolate(logits, original_size, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
 class ShortSideTransform(ImageTransform):
     """A detector's: the short side becomes ``size``, unless the long one would become longer than ``longest``.
 

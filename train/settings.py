@@ -31,7 +31,10 @@ class ModelSettings:
     """What is trained."""
 
     kind: str = field(default="samref", metadata={"help": "samref, uniref, or refsam to compare with"})
-    size: str = field(default="vit_h", metadata={"help": "tiny, vit_b, vit_l or vit_h; a UniRef's: tiny, r50 or swinl"})
+    size: str = field(
+        default="vit_h",
+        metadata={"help": "tiny, vit_b, vit_l, vit_h or another of sam_uniref.hosts; a UniRef's: tiny, r50, swinl"},
+    )
     checkpoint: str | None = field(
         default=None, metadata={"help": "file of the base SAM, or of a UniRef's backbone; none: random weights"}
     )

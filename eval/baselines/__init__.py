@@ -28,7 +28,8 @@ class Baseline:
     """A method by its name.
 
     Attributes:
-        build: From a `sam_uniref.sam.SamHost`, which stays frozen, and the method's own options by keyword.
+        build: From a `sam_uniref.hosts.Host` with SAM's decoder, which stays frozen, and the method's own options by
+            keyword.
         tasks: What it can be asked; anything else is a ValueError.
         trained_parameters: How many numbers training finds: PerSAM-F's are found anew for each object.
     """

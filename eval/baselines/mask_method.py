@@ -10,10 +10,10 @@ from typing import ClassVar, Generic
 from sam_uniref.data.batch import Task
 from sam_uniref.eval.baselines.mask_tracker import EncodedFrame, Followed, MaskTracker, State
 from sam_uniref.eval.baselines.prompting import PromptedSam
+from sam_uniref.hosts import Host
 from sam_uniref.images import ImageLike, Mask, MaskLike, load_image, load_mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.reference import MaskReference
-from sam_uniref.sam import SamHost
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.track_video import track_video
 from sam_uniref.tracking import FrameResult
@@ -46,7 +46,7 @@ class MaskMethod(ABC, Generic[State]):
     name: str
     tasks: ClassVar[tuple[Task, ...]] = ("vos",)
 
-    def __init__(self, host: SamHost) -> None:
+    def __init__(self, host: Host) -> None:
         self.sam = PromptedSam(host)
 
     def encode_image(self, images: ImageLike) -> ImageFeatures:

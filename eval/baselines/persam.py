@@ -30,9 +30,9 @@ from sam_uniref.eval.baselines.target import (
     similarity,
     video_target,
 )
+from sam_uniref.hosts import Host
 from sam_uniref.images import Mask
 from sam_uniref.interfaces import ImageFeatures
-from sam_uniref.sam import SamHost
 from sam_uniref.segmentation import Segmentation
 
 _VIDEO_POINTS = 2
@@ -70,7 +70,7 @@ class Persam(MaskMethod[PersamObject]):
     name = "PerSAM"
     tasks = ("fss", "vos")
 
-    def __init__(self, host: SamHost, *, areas_modulo_256: bool = False) -> None:
+    def __init__(self, host: Host, *, areas_modulo_256: bool = False) -> None:
         super().__init__(host)
         self._areas_modulo_256 = areas_modulo_256
 

@@ -31,9 +31,9 @@ from sam_uniref.eval.baselines.target import (
     similarity,
     video_target,
 )
+from sam_uniref.hosts import Host
 from sam_uniref.images import Mask
 from sam_uniref.interfaces import ImageFeatures
-from sam_uniref.sam import SamHost
 from sam_uniref.segmentation import Segmentation
 
 
@@ -69,7 +69,7 @@ class PersamF(MaskMethod[WeightedObject]):
     tasks = ("fss", "vos")
 
     def __init__(
-        self, host: SamHost, *, image_schedule: Schedule = IMAGE_SCHEDULE, video_schedule: Schedule = VIDEO_SCHEDULE
+        self, host: Host, *, image_schedule: Schedule = IMAGE_SCHEDULE, video_schedule: Schedule = VIDEO_SCHEDULE
     ) -> None:
         super().__init__(host)
         self._image_schedule = image_schedule

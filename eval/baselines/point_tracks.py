@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sam_uniref.eval.baselines.mask_method import MaskMethod
 from sam_uniref.eval.baselines.mask_tracker import EncodedFrame, Followed
 from sam_uniref.eval.baselines.prompting import Prompt
+from sam_uniref.hosts import Host
 from sam_uniref.images import RGB, Mask
-from sam_uniref.sam import SamHost
 
 Grey = NDArray[np.uint8]
 Points = NDArray[np.float32]
@@ -58,7 +58,7 @@ class PointTracks(MaskMethod[PointedObject]):
 
     name = "points"
 
-    def __init__(self, host: SamHost, *, count: int = 8, fewest: int = 4, tolerance: float = 1.0) -> None:
+    def __init__(self, host: Host, *, count: int = 8, fewest: int = 4, tolerance: float = 1.0) -> None:
         super().__init__(host)
         if count < 1 or fewest < 1 or not tolerance > 0:
             raise ValueError(

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from sam_uniref.adapters import has_lora
+from sam_uniref.hosts import Host
 from sam_uniref.images import ImageLike, Mask, load_image
 from sam_uniref.interfaces import ImageFeatures, Prompts
-from sam_uniref.sam import SamHost
+from sam_uniref.sam import PromptedSamHost
 from sam_uniref.segmentation import Segmentation, bounding_box
 from sam_uniref.transforms import Size
 
@@ -50,16 +51,22 @@ class PromptedSam:
         host: Of any size and image size.
 
     Raises:
-        ValueError: If LoRA sits in the image encoder: that is no SAM as it was released.
+        ValueError: If it has another decoder than SAM's, or LoRA sits in the image encoder: that is no SAM as it was
+            released.
     """
 
-    def __init__(self, host: SamHost) -> None:
+    def __init__(self, host: Host) -> None:
+        if not isinstance(host, PromptedSamHost):
+            raise ValueError(
+                f"this method works on SAM's own prompt encoder and mask decoder, not on a {type(host).__name__}'s; "
+                "give a SAM or a MobileSAM"
+            )
         if has_lora(host.image_encoder):
             raise ValueError(
                 "this SAM's image encoder has LoRA layers; give a SAM as it was released (build_sam, "
                 "load_sam_checkpoint and SamHost of sam_uniref.sam)"
             )
-        self.host = host
+        self.host: PromptedSamHost = host
 
     @property
     def device(self) -> torch.device:

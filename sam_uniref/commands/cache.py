@@ -206,8 +206,8 @@ def _backbone(
     model: str | None, checkpoint: Path | None, image_size: int | None, settings: RunSettings | None
 ) -> ImageBackbone:
     """The frozen encoder that is asked for."""
+    from sam_uniref.hosts import HOST_NAMES
     from sam_uniref.loading import load_for_use
-    from sam_uniref.sam import SAM_SIZES
 
     if model is None:
         if settings is None:
@@ -217,7 +217,7 @@ def _backbone(
         from sam_uniref.train.build import build_model
 
         return build_model(settings).frozen_backbone()
-    if model in SAM_SIZES and model != "tiny" and not Path(model).is_dir():
+    if model in HOST_NAMES and model != "tiny" and not Path(model).is_dir():
         if checkpoint is None:
             raise ValueError(f"--model {model} needs --checkpoint: features of random weights serve nothing")
         from sam_uniref.samref import SamRef

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from sam_uniref.adapters import FrameReferences, ReferenceFeatures, SentenceEncoder
 from sam_uniref.adapters.text_encoder import sentence_features
 from sam_uniref.config import SentenceConfig
+from sam_uniref.hosts import Host
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Targets, TrainablePart
 from sam_uniref.losses import dice_focal_losses
 from sam_uniref.plugged import PluggedSam
@@ -32,7 +33,7 @@ from sam_uniref.refsam.encoder_adapters import EncoderAdapters
 from sam_uniref.refsam.prompts import CrossModalMlp, DenseAttention
 from sam_uniref.refsam.refusal import refuse
 from sam_uniref.refsam.track_token import TrackToken
-from sam_uniref.sam import SamHost
+from sam_uniref.sam import SAM_SIZES, SamHost
 
 if TYPE_CHECKING:
     from sam_uniref.data.batch import ReferenceBatch
@@ -77,12 +78,18 @@ class RefSam(PluggedSam):
         "encoder_adapters.",
         "track_token.",
     )
+    sam: SamHost
     config: RefSamConfig
     text_encoder: SentenceEncoder
 
-    def __init__(self, host: SamHost, text_encoder: SentenceEncoder | None, config: RefSamConfig) -> None:
+    def __init__(self, host: Host, text_encoder: SentenceEncoder | None, config: RefSamConfig) -> None:
         if text_encoder is None:
             raise ValueError("a RefSam is asked in words: give a text_encoder, a hub id or a folder")
+        if not isinstance(host, SamHost):
+            raise ValueError(
+                f"a RefSam sits between the blocks of SAM's own image encoder; give one of {SAM_SIZES}, not "
+                f"{config.sam.size!r}"
+            )
         super().__init__(host, text_encoder, config)
         # No loss looks at the predicted IoU.
         self.mask_decoder.iou_prediction_head.requires_grad_(False)
@@ -109,17 +116,17 @@ class RefSam(PluggedSam):
 
     # ---- Encoding ----
 
-    def encode_levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def encode_maps(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``(B, 3, S, S)`` to one level ``(B, C, h, w)``, by SAM's encoder or through the adapters in it."""
         if self.encoder_adapters is None:
-            return super().encode_levels(pixels)
-        return (self.encoder_adapters(self.sam.image_encoder, pixels),)
+            return super().encode_maps(pixels)
+        return (self.encoder_adapters(self.sam.image_encoder, pixels),), ()
 
     def adapted(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Levels of unit length over their channels."""
         return tuple(F.normalize(level, dim=1) for level in levels)
 
-    def frozen_backbone(self) -> SamHost:
+    def frozen_backbone(self) -> Host:
         """SAM, if there are no adapters in its encoder."""
         if self.encoder_adapters is not None:
             raise ValueError(

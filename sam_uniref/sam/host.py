@@ -2,132 +2,67 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
+from typing import cast
 
 import torch
-from segment_anything.modeling import MaskDecoder, Sam
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sam_uniref.interfaces import ImageFeatures, Prompts
+from sam_uniref.hosts.host import Host
+from sam_uniref.interfaces import Prompts
 from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
 from sam_uniref.sam.compilation import CompiledBlocks
 from sam_uniref.sam.image_encoder import ImageEncoder, run_block
 from sam_uniref.sam.resize import resize_sam
 from sam_uniref.sam.two_way import two_way
-from sam_uniref.transforms import ImageTransform, Size, SquareTransform, content_mask
-
-logger = logging.getLogger(__name__)
+from sam_uniref.transforms import ImageTransform, SquareTransform
 
 
-class SamHost(nn.Module):
-    """The frozen SAM. Its parameters bear SAM's own names.
+class PromptedSamHost(Host):
+    """A host with segment-anything's own prompt encoder and mask decoder, whatever its image encoder is.
 
-    Implements `ImageBackbone` and `MaskDecoder`.
+    Its parameters bear the names of segment-anything's checkpoints.
 
     Args:
         sam: With its weights loaded, which become the host's.
-        image_size: Side of the input square in pixels, a positive multiple of the patch size; SAM's own by default.
-
-    Attributes:
-        own_tables: Where the size is not SAM's own, its tables of positions before they were interpolated, by SAM's
-            names: what SAM is at any size is saved with these.
-
-    Raises:
-        ValueError: If the image size is not such a multiple.
+        image_encoder: ``(B, 3, S, S)`` normalised images to ``(B, C, h, w)``.
+        image_size: S, which the prompt encoder is already at.
     """
 
-    def __init__(self, sam: Sam, image_size: int | None = None) -> None:
+    prompt_encoder: PromptEncoder
+    mask_decoder: MaskDecoder
+
+    def __init__(self, sam: Sam, image_encoder: nn.Module, image_size: int) -> None:
         super().__init__()
-        self.own_tables: dict[str, Tensor] = {} if image_size is None else resize_sam(sam, image_size)
-        self.image_encoder = ImageEncoder(sam.image_encoder)
+        self.own_tables = {}
+        self.image_encoder = image_encoder
         self.prompt_encoder = sam.prompt_encoder
         self.mask_decoder = sam.mask_decoder
-        size = sam.image_encoder.img_size
-        self.transform: ImageTransform = SquareTransform(size, PIXEL_MEAN, PIXEL_STD)
-        self.strides: tuple[int, ...] = (size // sam.prompt_encoder.image_embedding_size[0],)
+        self.transform: ImageTransform = SquareTransform(image_size, PIXEL_MEAN, PIXEL_STD)
+        self.strides: tuple[int, ...] = (image_size // sam.prompt_encoder.image_embedding_size[0],)
         self.channels = sam.mask_decoder.transformer_dim
         self.low_res_stride = self.strides[0] // 4
-        self.requires_grad_(False)
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The image encoder."""
-        return self.image_encoder
-
-    def speed_up_encoder(self, precision: str = "float32", compile: bool = False) -> None:  # noqa: A002
-        """Choose how the image encoder is computed.
-
-        Args:
-            precision: Of its matrix products, whose weights are held in it from now on: ``"float32"``, ``"bf16"`` or
-                ``"fp16"``. What was rounded does not come back.
-            compile: Run its blocks through `torch.compile` where no gradients are asked for; `warm_up` compiles them,
-                or else the first picture. Without a compiler they run as they are, with a warning.
-
-        Raises:
-            ValueError: If there is no such precision.
-        """
-        self.image_encoder.hold_in(precision)
-        self.image_encoder.run_frozen_block = CompiledBlocks() if compile else run_block
-
-    @torch.no_grad()
-    def warm_up(self, batch_size: int = 1) -> float:
-        """Encode blank pictures twice, so that whatever is compiled or chosen at first is done; says so in the log.
-
-        Args:
-            batch_size: Of the pictures that will be encoded: each other size is compiled anew.
-
-        Returns:
-            Seconds that such a batch takes from now on.
-        """
-        weight = next(self.image_encoder.parameters())
-        pixels = weight.new_zeros(batch_size, 3, self.transform.size, self.transform.size, dtype=torch.float32)
-        seconds = []
-        for _ in range(2):
-            start = time.perf_counter()
-            self.encode(pixels)[0][0].sum().item()  # waits for a GPU
-            seconds.append(time.perf_counter() - start)
-        logger.info(
-            "the image encoder is warm: %d x %d px on %s took %.2f s at first and takes %.2f s now",
-            *(batch_size, self.transform.size, weight.device, *seconds),
-        )
-        return seconds[-1]
+        self.freeze()
 
     def encode(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no finer maps."""
+        """``(B, 3, S, S)`` normalised images to one level ``(B, C, h, w)``, and no other maps."""
         return (self.image_encoder(pixels),), ()
 
-    def image_features(
-        self,
-        pixels: Tensor,
-        input_sizes: Sequence[Size],
-        original_sizes: Sequence[Size],
-        levels: tuple[Tensor, ...] | None = None,
-    ) -> ImageFeatures:
-        """As `encode`, with which cells are padding.
-
-        Args:
-            pixels: ``(B, 3, S, S)``, normalised and padded.
-            input_sizes: Per image ``(height, width)`` of its content in the square.
-            original_sizes: Per image ``(height, width)`` of the picture.
-            levels: What something else than `encode` made of the pixels, in place of what it would.
-        """
-        levels, skips = self.encode(pixels) if levels is None else (levels, ())
-        padding = tuple(
-            ~content_mask(input_sizes, (level.shape[2], level.shape[3]), stride, pixels.device)
-            for level, stride in zip(levels, self.strides, strict=True)
-        )
-        return ImageFeatures(levels, padding, pixels, tuple(input_sizes), tuple(original_sizes), skips)
+    def recomputed(self, decoder: nn.Module) -> list[nn.Module]:
+        """The layers of the two-way transformer, and the upscaling."""
+        own = cast(MaskDecoder, decoder)
+        return [*own.transformer.layers, own.output_upscaling]
 
     def decode(
         self,
         features: Tensor,
         prompts: Prompts | None,
         tokens: Tensor | None,
-        mask_decoder: MaskDecoder,
+        mask_decoder: nn.Module,
         *,
+        skips: Sequence[Tensor] = (),
         multimask: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Decode N rows in one call, whatever images they are about.
@@ -139,12 +74,13 @@ class SamHost(nn.Module):
             prompts: N rows, or None.
             tokens: Extra sparse prompts ``(N, T, C)``, put after points and boxes, or None.
             mask_decoder: The untouched decoder, or a trained one of the same class.
+            skips: None.
             multimask: Three candidate masks instead of one.
 
         Returns:
             Low-res logits ``(N, M, 4h, 4w)`` and predicted IoU ``(N, M)``; M is 3 or 1.
         """
-        logits, scores = self.decode_all(features, prompts, tokens, mask_decoder)
+        logits, scores = self.decode_all(features, prompts, tokens, cast(MaskDecoder, mask_decoder))
         wanted = slice(1, None) if multimask else slice(0, 1)
         return logits[:, wanted], scores[:, wanted]
 
@@ -203,3 +139,42 @@ class SamHost(nn.Module):
         if sparse.shape[0] != rows:  # without prompts SAM's encoder answers for one row
             sparse, dense = sparse.expand(rows, -1, -1), dense.expand(rows, -1, -1, -1)
         return sparse, dense
+
+
+class SamHost(PromptedSamHost):
+    """The frozen SAM.
+
+    Args:
+        sam: With its weights loaded, which become the host's.
+        image_size: Side of the input square in pixels, a positive multiple of the patch size; SAM's own by default.
+
+    Raises:
+        ValueError: If the image size is not such a multiple.
+    """
+
+    image_encoder: ImageEncoder
+
+    def __init__(self, sam: Sam, image_size: int | None = None) -> None:
+        tables = {} if image_size is None else resize_sam(sam, image_size)
+        super().__init__(sam, ImageEncoder(sam.image_encoder), sam.image_encoder.img_size)
+        self.own_tables = tables
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the image encoder's weights are held in less than float32."""
+        return self.image_encoder.is_rounded
+
+    def speed_up_encoder(self, precision: str = "float32", compile: bool = False) -> None:  # noqa: A002
+        """Choose how the image encoder is computed.
+
+        Args:
+            precision: Of its matrix products, whose weights are held in it from now on: ``"float32"``, ``"bf16"`` or
+                ``"fp16"``. What was rounded does not come back.
+            compile: Run its blocks through `torch.compile` where no gradients are asked for; `warm_up` compiles them,
+                or else the first picture. Without a compiler they run as they are, with a warning.
+
+        Raises:
+            ValueError: If there is no such precision.
+        """
+        self.image_encoder.hold_in(precision)
+        self.image_encoder.run_frozen_block = CompiledBlocks() if compile else run_block

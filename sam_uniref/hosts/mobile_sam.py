@@ -1,0 +1,82 @@
+"""MobileSAM (Zhang et al. 2023): a TinyViT that was taught SAM ViT-H's image embedding, and SAM's own decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor, nn
+
+from sam_uniref.config import BaseSamConfig
+from sam_uniref.hosts.family import HostFamily
+from sam_uniref.hosts.host import Host
+from sam_uniref.hosts.tiny_vit import TinyVit
+from sam_uniref.sam import PromptedSamHost
+from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
+from sam_uniref.state import load_checked, read_tensors
+
+IMAGE_SIZE, STRIDE, CHANNELS = 1024, 16, 256
+
+
+class MobileSamHost(PromptedSamHost):
+    """The frozen MobileSAM, at any multiple of 16 px: nothing in it is a table of positions of the whole picture.
+
+    Args:
+        sam: With its weights loaded, which become the host's.
+        image_size: Side of the input square in pixels.
+    """
+
+    def __init__(self, sam: Sam, image_size: int) -> None:
+        grid = image_size // STRIDE
+        prompts = sam.prompt_encoder
+        prompts.input_image_size = (image_size, image_size)
+        prompts.image_embedding_size = (grid, grid)
+        prompts.mask_input_size = (4 * grid, 4 * grid)
+        super().__init__(sam, sam.image_encoder, image_size)
+
+
+class MobileSam(HostFamily):
+    """The one released, whose checkpoint is ``mobile_sam.pt``."""
+
+    title = "MobileSAM"
+
+    def build(self, base: BaseSamConfig) -> nn.Module:
+        """See `HostFamily.build`."""
+        grid = IMAGE_SIZE // STRIDE
+        sam = Sam(
+            image_encoder=cast("nn.Module", TinyVit(out_channels=CHANNELS)),
+            prompt_encoder=PromptEncoder(
+                embed_dim=CHANNELS,
+                image_embedding_size=(grid, grid),
+                input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
+                mask_in_chans=16,
+            ),
+            mask_decoder=MaskDecoder(
+                num_multimask_outputs=3,
+                transformer=TwoWayTransformer(depth=2, embedding_dim=CHANNELS, mlp_dim=2048, num_heads=8),
+                transformer_dim=CHANNELS,
+                iou_head_depth=3,
+                iou_head_hidden_dim=CHANNELS,
+            ),
+            pixel_mean=list(PIXEL_MEAN),
+            pixel_std=list(PIXEL_STD),
+        )
+        return sam.eval()
+
+    def image_size_step(self, model: nn.Module) -> tuple[int, int]:
+        """The stride."""
+        return STRIDE, IMAGE_SIZE
+
+    def load(self, model: nn.Module, path: Path, base: BaseSamConfig) -> None:
+        """The released ``mobile_sam.pt``, or ``.safetensors`` of the same names."""
+        self.load_own(model, read_tensors(path), f"{path} as {self.title}")
+
+    def load_own(self, model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+        """See `HostFamily.load_own`."""
+        load_checked(model, state, what)
+
+    def plug(self, model: nn.Module, image_size: int | None) -> Host:
+        """See `HostFamily.plug`."""
+        return MobileSamHost(cast(Sam, model), image_size or IMAGE_SIZE)

@@ -1,0 +1,188 @@
+"""Which hosts there are, by name; each family's code is imported when one of it is first asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam_uniref import packaged
+from sam_uniref.config import BaseSamConfig
+from sam_uniref.state import file_sha256, read_tensors
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sam_uniref.hosts.family import HostFamily
+    from sam_uniref.hosts.host import Host
+
+logger = logging.getLogger(__name__)
+
+# Module and class of a family, and the names of its hosts.
+_FAMILIES = {
+    ("sam_uniref.hosts.segment_anything", "SegmentAnything"): ("tiny", "vit_b", "vit_l", "vit_h"),
+    ("sam_uniref.hosts.mobile_sam", "MobileSam"): ("mobile_sam",),
+    ("sam_uniref.hosts.sam_hq", "SamHq"): ("sam_hq_vit_b", "sam_hq_vit_l", "sam_hq_vit_h"),
+    ("sam_uniref.hosts.sam2", "Sam2"): (
+        "sam2.1_hiera_tiny",
+        "sam2.1_hiera_small",
+        "sam2.1_hiera_base_plus",
+        "sam2.1_hiera_large",
+    ),
+    ("sam_uniref.hosts.edgetam", "EdgeTam"): ("edgetam",),
+}
+# What transformers' configurations call their kind of model. Such a host is not named but given, as a folder or a
+# model, and `BaseSamConfig.architecture` says what it is.
+_MODEL_TYPES = {
+    "sam_hq": ("sam_uniref.hosts.sam_hq", "SamHq"),
+    "sam2": ("sam_uniref.hosts.sam2", "Sam2"),
+    "sam2_video": ("sam_uniref.hosts.sam2", "Sam2"),
+    "edgetam": ("sam_uniref.hosts.edgetam", "EdgeTam"),
+    "edgetam_video": ("sam_uniref.hosts.edgetam", "EdgeTam"),
+}
+HOST_NAMES = tuple(name for names in _FAMILIES.values() for name in names)
+"""All hosts that are known by name."""
+
+
+def family_of(base: BaseSamConfig) -> HostFamily:
+    """The family of a host; its code is imported now.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if base.architecture is not None:
+        return _given_family(base.architecture)
+    for home, names in _FAMILIES.items():
+        if base.size in names:
+            return _imported(home)
+    near = difflib.get_close_matches(base.size, HOST_NAMES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"SAM size must be one of {HOST_NAMES}, or a folder that transformers wrote, got {base.size!r}{hint}"
+    )
+
+
+def build_host(
+    size: str | Path | nn.Module, checkpoint: str | Path | None = None, *, image_size: int | None = None
+) -> tuple[Host, BaseSamConfig]:
+    """A host, and what a configuration must say of it.
+
+    Args:
+        size: One of `HOST_NAMES`; a folder that one of transformers' models was saved to, which is then the checkpoint
+            too; or such a model, whose weights become the host's.
+        checkpoint: Of a name: the file or folder of its weights, or ``"tiny"`` for the packaged SAM. Without one they
+            are random, with a warning.
+        image_size: Side of the input square in pixels; the host's own by default.
+
+    Raises:
+        ImportError: If the host needs a package that is not there, naming it.
+        FileNotFoundError: If the checkpoint is not there.
+        ValueError: If there is no such host, the image size does not fit, or the checkpoint is broken or of another
+            one; or a checkpoint is given beside a model or a folder.
+    """
+    if not isinstance(size, str | Path):
+        return _given_model(size, checkpoint, image_size)
+    base = _named_base(size, image_size)
+    if base.architecture is not None:
+        if checkpoint is not None:
+            raise ValueError(f"{size} holds a model's configuration and its weights; leave checkpoint={checkpoint} out")
+        checkpoint = Path(size)
+    family = family_of(base)
+    model = family.build(base)
+    family.check_image_size(model, image_size)  # before a checkpoint is read, which takes its time
+    if checkpoint is None:
+        logger.warning("%s %s has random weights: no checkpoint was given", family.title, base.size)
+    else:
+        given = packaged.base_checkpoint(checkpoint).absolute()
+        if given == family.weights_file(given.parent):  # what such folders hold has one name; theirs tells more
+            given = given.parent
+        file = family.weights_file(given)
+        family.load(model, file, base)
+        base.checkpoint, base.sha256 = given.name, file_sha256(file)
+    return family.plug(model, image_size), base
+
+
+def saved_host(base: BaseSamConfig, checkpoint: Path | None, own_weights: Path) -> Host:
+    """The host of a saved model.
+
+    Args:
+        base: As it was saved.
+        checkpoint: The host's released file, already the right one; None where it has none.
+        own_weights: The file that is read in place of one.
+
+    Raises:
+        ImportError: If the host needs a package that is not there, naming it.
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is broken or does not fit, or the image size does not.
+    """
+    family = family_of(base)
+    model = family.build(base)
+    family.check_image_size(model, base.image_size)
+    if checkpoint is None:
+        family.load_own(model, read_tensors(own_weights), str(own_weights))
+    else:
+        family.load(model, checkpoint, base)
+    return family.plug(model, base.image_size)
+
+
+def skeleton_host(size: str, image_size: int | None = None) -> Host:
+    """As `build_host` without weights: shapes alone on the ``meta`` device, random weights on others."""
+    base = _named_base(size, image_size)
+    family = family_of(base)
+    model = family.build(base)
+    family.check_image_size(model, image_size)
+    return family.plug(model, image_size)
+
+
+def _named_base(size: str | Path, image_size: int | None) -> BaseSamConfig:
+    """What is known of a host by its name, or by the folder that it was saved to."""
+    base = BaseSamConfig(size=str(size), image_size=image_size)
+    if size not in HOST_NAMES and (Path(size) / "config.json").is_file():
+        base.architecture = _read_architecture(Path(size))
+        base.size = str(base.architecture["model_type"])
+    return base
+
+
+def _given_model(model: nn.Module, checkpoint: str | Path | None, image_size: int | None) -> tuple[Host, BaseSamConfig]:
+    """A model of transformers' as a host."""
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        raise ValueError(
+            f"a host is one of {HOST_NAMES}, a folder, or a model of transformers', got a {type(model).__name__}"
+        )
+    if checkpoint is not None:
+        raise ValueError(f"a model has its weights already; leave checkpoint={checkpoint} out")
+    family = _given_family(config.to_dict())
+    architecture = family.architecture_of(model)
+    family.check_image_size(model, image_size)
+    base = BaseSamConfig(size=str(architecture["model_type"]), image_size=image_size, architecture=architecture)
+    return family.plug(model, image_size), base
+
+
+def _given_family(architecture: dict[str, Any]) -> HostFamily:
+    """The family of a configuration of transformers'."""
+    kind = architecture.get("model_type")
+    if kind not in _MODEL_TYPES:
+        raise ValueError(f"a host's configuration has a model_type of {sorted(_MODEL_TYPES)}, got {kind!r}")
+    return _imported(_MODEL_TYPES[kind])
+
+
+def _read_architecture(folder: Path) -> dict[str, Any]:
+    """Of a folder that transformers wrote."""
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return _given_family(values).architecture_of(values)
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{path} is no model's configuration ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _imported(home: tuple[str, str]) -> HostFamily:
+    """A family by its module and class."""
+    family: HostFamily = getattr(importlib.import_module(home[0]), home[1])()
+    return family
