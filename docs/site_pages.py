@@ -1,7 +1,8 @@
-"""Pages of the site whose text stands elsewhere in the repository: a hook of MkDocs, named in ``mkdocs.yml``."""
+"""A hook of MkDocs, named in ``mkdocs.yml``: pages whose text stands elsewhere, and where the package's modules are."""
 
 from __future__ import annotations
 
+import configparser
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -9,6 +10,24 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ELSEWHERE = {"reproduce.md": "REPRODUCE.md", "changelog.md": "CHANGELOG.md"}
+PACKAGE = Path("build") / "package" / "sam_uniref"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lay the package out as it is installed, by links: the repository's folders are subpackages of it."""
+    root = Path(config.config_file_path).parent
+    package = root / PACKAGE
+    package.mkdir(parents=True, exist_ok=True)
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg", encoding="utf-8")
+    folders = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    wanted = {entry.name: entry for entry in (root / folders.pop("sam_uniref")).iterdir() if entry.name != "__pycache__"}
+    wanted |= {name.removeprefix("sam_uniref."): root / folder for name, folder in folders.items()}
+    for link in package.iterdir():
+        link.unlink()
+    for name, target in wanted.items():
+        (package / name).symlink_to(target)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
