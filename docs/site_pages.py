@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import shutil
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -10,23 +11,21 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ELSEWHERE = {"reproduce.md": "REPRODUCE.md", "changelog.md": "CHANGELOG.md"}
-PACKAGE = Path("build") / "package" / "sam_uniref"
+PACKAGE = Path("build") / "package"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lay the package out as it is installed, by links: the repository's folders are subpackages of it."""
+    """Lay the package's modules out as they are installed: the repository's folders are subpackages of it."""
     root = Path(config.config_file_path).parent
-    package = root / PACKAGE
-    package.mkdir(parents=True, exist_ok=True)
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg", encoding="utf-8")
-    folders = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
-    wanted = {entry.name: entry for entry in (root / folders.pop("sam_uniref")).iterdir() if entry.name != "__pycache__"}
-    wanted |= {name.removeprefix("sam_uniref."): root / folder for name, folder in folders.items()}
-    for link in package.iterdir():
-        link.unlink()
-    for name, target in wanted.items():
-        (package / name).symlink_to(target)
+    shutil.rmtree(root / PACKAGE, ignore_errors=True)
+    for line in setup["options"]["package_dir"].strip().splitlines():
+        name, folder = line.split(" = ")
+        for module in (root / folder).rglob("*.py"):
+            copy = root / PACKAGE / name.replace(".", "/") / module.relative_to(root / folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(module, copy)
     return config
 
 
