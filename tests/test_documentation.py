@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from command import run
-from pages_of_words import PAGES, Block, blocks, commands_in_text, name_of
+from pages_of_words import PAGES, blocks, commands_in_text, name_of
 from reader_folder import make_reader_folder, stand_in
-from runs import ROOT
 from shell_commands import check_command, check_syntax, simple_commands
 
 # Blocks that are checked and not run, and what they need: one more here is a decision, not an accident.
 NOT_RUN: dict[str, int] = {}
-QUICK = {"data", "encode", "info", "segment", "track"}
-DATA_QUICK = {"list"}
+QUICK = {("data", "list"), ("encode",), ("info",), ("segment",), ("track",)}
 
 
 @pytest.fixture(scope="module")
@@ -120,18 +118,14 @@ def _scripts(page: Path) -> str:
 
 def _to_run(page: Path) -> list[list[str]]:
     """A page's quick ``sam-uniref`` commands."""
-    chosen = []
-    for block in blocks(page, "bash"):
-        if _runs(block):
-            for words in simple_commands(block.code):
-                if words[0] == "sam-uniref" and words[1] in QUICK and "..." not in words:
-                    if words[1] != "data" or words[2] in DATA_QUICK:
-                        chosen.append(_with_packaged_model(words[1:]))
-    return chosen
-
-
-def _runs(block: Block) -> bool:
-    return block.why_not_run is None
+    typed = [
+        words[1:]
+        for block in blocks(page, "bash")
+        if block.why_not_run is None
+        for words in simple_commands(block.code)
+        if words[0] == "sam-uniref" and "..." not in words
+    ]
+    return [_with_packaged_model(words) for words in typed if QUICK & {tuple(words[:1]), tuple(words[:2])}]
 
 
 def _with_packaged_model(words: list[str]) -> list[str]:

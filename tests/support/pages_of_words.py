@@ -59,5 +59,7 @@ def commands_in_text(page: Path) -> str:
     """Whole commands between backquotes in a page's running text and tables, one a line."""
     text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", text)
-    whole = re.compile(r"(?:python (?:eval|train|docs)/\S+\.py|sam-uniref [a-z]+|accelerate launch .*\.py) .*-|\w+=\"--")
+    whole = re.compile(
+        r"(?:python (?:eval|train|docs)/\S+\.py|sam-uniref [a-z]+|accelerate launch .*\.py) .*-|\w+=\"--"
+    )
     return "\n".join(span for span in spans if whole.match(span))

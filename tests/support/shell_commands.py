@@ -120,8 +120,9 @@ def _check_ours(arguments: Sequence[str]) -> None:
     try:
         command.make_context(command.name, given, parent=context.parent)
     except Exception as error:
-        left_out = LEFT_OUT in rest and type(error).__name__ == "MissingParameter"
-        assert left_out, f"sam-uniref {shlex.join(arguments)}: {getattr(error, 'message', None) or error}"
+        if LEFT_OUT not in rest or type(error).__name__ != "MissingParameter":
+            message = getattr(error, "message", None) or error
+            raise AssertionError(f"sam-uniref {shlex.join(arguments)}: {message}") from error
 
 
 def _check_launching(options: Sequence[str]) -> None:
@@ -136,10 +137,9 @@ def _check_script(script: str, arguments: Sequence[str]) -> None:
     assert (ROOT / script).is_file(), f"there is no {script}"
     module = _module(script)
     given = parse(module.main, [script, *(word for word in arguments if word != LEFT_OUT)], LEFT_OUT in arguments)
-    if given is None or Path(script).name not in ("finetune.py", "pretrain.py") or not given.config.startswith("config"):
-        return
-    kind = PretrainSettings if script.endswith("pretrain.py") else RunSettings
-    read_settings(kind, ROOT / given.config, given.overrides)
+    kind = {"finetune.py": RunSettings, "pretrain.py": PretrainSettings}.get(Path(script).name)
+    if kind is not None and given is not None and given.config.startswith("configs/"):
+        read_settings(kind, ROOT / given.config, given.overrides)
 
 
 def _module(script: str) -> Any:
