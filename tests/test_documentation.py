@@ -15,9 +15,10 @@ from pages_of_words import PAGES, blocks, commands_in_text, name_of
 from reader_folder import make_reader_folder, stand_in
 from shell_commands import check_command, check_syntax, simple_commands
 
-# Blocks that are checked and not run, and what they need: one more here is a decision, not an accident.
-NOT_RUN: dict[str, int] = {}
-QUICK = {("data", "list"), ("encode",), ("info",), ("segment",), ("track",)}
+# Blocks that are checked and not run, at most, by what they need: one more here is a decision, not an accident.
+NOT_RUN = {"needs an account on the hub": 1, "needs downloaded weights": 1}
+OURS = [("data", "list"), ("encode",), ("info",), ("segment",), ("track",)]
+QUICK = [("python", "-"), ("mkdir", "-p"), *(("sam-uniref", *words) for words in OURS)]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,13 @@ def test_commands_are_taken(page: Path, here: Path) -> None:
 def test_quick_commands_run(page: Path, here: Path) -> None:
     """With the packaged model in place of a trained one."""
     for words in _to_run(page):
-        result = run(*words)
-        assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
+        if words[0] == "python":
+            exec(words[-1], {})  # noqa: S102 - our own pages
+        elif words[0] == "mkdir":
+            Path(words[-1]).mkdir(parents=True, exist_ok=True)
+        else:
+            result = run(*words[1:])
+            assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml", "json")], ids=name_of)
@@ -68,12 +74,12 @@ def test_settings_are_yaml(page: Path) -> None:
 
 def test_what_is_not_run_is_counted() -> None:
     every = [block for page in PAGES for block in blocks(page, "python", "bash")]
-    assert Counter(block.why_not_run for block in every if block.why_not_run) == NOT_RUN
+    assert Counter(block.why_not_run for block in every if block.why_not_run) <= Counter(NOT_RUN)
 
 
-def test_most_commands_of_the_command_line_are_run() -> None:
-    run_somewhere = {words[0] for page in PAGES for words in _to_run(page)}
-    assert run_somewhere >= {"encode", "info", "segment", "track", "data"}
+def test_the_quick_commands_are_on_some_page() -> None:
+    typed = {word for page in PAGES for words in _to_run(page) for word in words[1:3]}
+    assert typed >= {"encode", "info", "segment", "track", "data"}
 
 
 @pytest.mark.parametrize(
@@ -117,20 +123,22 @@ def _scripts(page: Path) -> str:
 
 
 def _to_run(page: Path) -> list[list[str]]:
-    """A page's quick ``sam-uniref`` commands."""
+    """A page's quick ``sam-uniref`` commands, and what puts files there for them."""
     typed = [
-        words[1:]
+        words
         for block in blocks(page, "bash")
         if block.why_not_run is None
         for words in simple_commands(block.code)
-        if words[0] == "sam-uniref" and "..." not in words
+        if "..." not in words
     ]
-    return [_with_packaged_model(words) for words in typed if QUICK & {tuple(words[:1]), tuple(words[:2])}]
+    return [
+        _with_packaged_model(words) for words in typed if any(words[: len(quick)] == list(quick) for quick in QUICK)
+    ]
 
 
 def _with_packaged_model(words: list[str]) -> list[str]:
     """The command with ``--model tiny``, and without a checkpoint and a device."""
-    kept = []
+    kept: list[str] = []
     values = iter(words)
     for word in values:
         if word in ("--checkpoint", "--device", "--image-size"):
