@@ -3,12 +3,14 @@
 # make test   environment, install, all tests         make lint   ruff and mypy
 # make test-fuzz   500 fuzzed command lines in place of the 60 of make test
 # make check  both                                    make clean  remove the environment and build output
+# make docs   the documentation as a site in build/site; it needs no network to be read
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo compare test test-fuzz lint check install clean
+.PHONY: demo compare test lint check docs install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -50,6 +52,9 @@ lint: $(STAMP)
 	cd build && MYPYPATH=typecheck ../$(BIN)/mypy --config-file ../pyproject.toml -p sam_uniref
 
 check: lint test
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
