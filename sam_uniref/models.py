@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_uniref import packaged
+from sam_uniref.hub.repositories import model_folder
 
 if TYPE_CHECKING:
     from sam_uniref.trainable import TrainableModel
@@ -34,13 +34,13 @@ def model_class(kind: str) -> type[TrainableModel]:
 
 
 def kind_of(folder: str | Path) -> str:
-    """The kind of the model in a folder that ``save_pretrained`` wrote, or of a packaged one.
+    """The kind of the model in a folder that ``save_pretrained`` wrote, of a packaged one, or of one on the hub.
 
     Raises:
         FileNotFoundError: If there is no model.
         ValueError: If its configuration can't be read, or names no kind that is known.
     """
-    path = packaged.model_folder(folder) / CONFIG_FILE
+    path = model_folder(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.parent} holds no model: there is no {CONFIG_FILE}; save one with save_pretrained"

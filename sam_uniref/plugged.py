@@ -9,16 +9,19 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
-from sam_uniref import packaged
 from sam_uniref.adapters import SentenceEncoder, has_lora, load_text_model
 from sam_uniref.config import BaseSamConfig, ModelConfig, PluggedConfig, SentenceConfig
+from sam_uniref.hub.known import find_known
+from sam_uniref.hub.repositories import HubOptions
+from sam_uniref.hub.text_encoders import text_encoder as find_text_encoder
+from sam_uniref.hub.weights import base_checkpoint
 from sam_uniref.interfaces import ImageFeatures, TrainablePart
 from sam_uniref.sam import SamHost, build_sam, check_image_size, load_sam_checkpoint
 from sam_uniref.state import file_sha256, without_aliases
@@ -26,6 +29,9 @@ from sam_uniref.trainable import TrainableModel
 from sam_uniref.transforms import ImageTransform, Size
 
 logger = logging.getLogger(__name__)
+
+# The checkpoint that was published for a size.
+PUBLISHED = "published"
 
 
 class PluggedSam(TrainableModel):
@@ -71,7 +77,7 @@ class PluggedSam(TrainableModel):
     def from_sam(
         cls,
         size: str,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path | None = PUBLISHED,
         text_encoder: str | Path | None = None,
         *,
         image_size: int | None = None,
@@ -84,8 +90,9 @@ class PluggedSam(TrainableModel):
 
         Args:
             size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``.
-            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``), or ``"tiny"`` for the packaged
-                one. Without one the weights are random, with a warning.
+            checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``); or ``"tiny"`` for the packaged
+                one. By default the published one, which is fetched once and kept (`sam_uniref.hub.weights`); nothing is
+                published of the size ``"tiny"``. None: random weights, with a warning.
             text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
                 a model without sentences.
             image_size: Side of the input square in pixels: smaller is faster. Any positive multiple of the patch
@@ -94,7 +101,7 @@ class PluggedSam(TrainableModel):
                 attention windows, which others pad.
             config: Widths and options, of the model's `config_class`; its ``for_size(size)`` by default. ``size``,
                 ``checkpoint``, ``text_encoder`` and ``image_size`` are written into it.
-            local_files_only: Never ask the hub for the text encoder.
+            local_files_only: Never ask the net for the checkpoint or the text encoder.
             encoder_precision: Of the image encoder's matrix products: ``"float32"``, ``"bf16"`` or ``"fp16"``; half
                 precision is the fast one on GPUs and on CPUs that multiply in it.
             compile: Compile the image encoder; see `SamHost.speed_up_encoder`.
@@ -102,23 +109,26 @@ class PluggedSam(TrainableModel):
         Raises:
             ValueError: If the size or the precision is unknown, the image size is not such a multiple, or the
                 checkpoint is broken or of another size.
-            FileNotFoundError: If the checkpoint or the text encoder is not there.
+            FileNotFoundError: If the checkpoint or the text encoder is neither there nor to be had.
         """
         config = copy.deepcopy(config) if config else cls.config_class.for_size(size)
         config.sam = BaseSamConfig(size=size, image_size=image_size)
         config.text_encoder.name = None if text_encoder is None else str(text_encoder)
         sam = build_sam(size)
         check_image_size(sam, image_size)  # before a checkpoint is read, which takes its time
+        if checkpoint == PUBLISHED:
+            checkpoint = size if find_known(size) else None
         if checkpoint is None:
             logger.warning("SAM %s has random weights: no checkpoint was given", size)
         else:
-            file = packaged.base_checkpoint(checkpoint)
+            file = base_checkpoint(checkpoint, local_files_only=local_files_only)
             load_sam_checkpoint(sam, file, size)
             config.sam.checkpoint, config.sam.sha256 = file.name, file_sha256(file)
         host = SamHost(sam, image_size)
         text = None
         if text_encoder is not None:
-            loaded = load_text_model(packaged.text_encoder(text_encoder), local_files_only=local_files_only)
+            source = find_text_encoder(text_encoder, local_files_only=local_files_only)
+            loaded = load_text_model(source, local_files_only=local_files_only)
             text = cls.wrap_text_model(*loaded, host.channels, config.text_encoder)
         model = cls(host, text, config)
         model.sam.speed_up_encoder(encoder_precision, compile)
@@ -156,7 +166,7 @@ class PluggedSam(TrainableModel):
             return cls(host, text, own)
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         folder: str | Path,
         checkpoint: str | Path | None = None,
@@ -164,22 +174,24 @@ class PluggedSam(TrainableModel):
         image_size: int | None = None,
         encoder_precision: str = "float32",
         compile: bool = False,  # noqa: A002
+        **hub: Unpack[HubOptions],
     ) -> Self:
-        """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
+        """Load what `save_pretrained` wrote, the packaged model ``"tiny"``, or one on the hub, ``"user/name"``.
 
-        See `sam_uniref.checkpoint.load_pretrained`, and `SamHost.speed_up_encoder` for the last two.
+        See `sam_uniref.checkpoint.load_pretrained`, `SamHost.speed_up_encoder` for precision and compilation, and
+        `sam_uniref.hub.repositories.HubOptions` for how the hub is asked.
         """
         from sam_uniref.checkpoint import load_pretrained
 
-        model = load_pretrained(cls, folder, checkpoint, image_size=image_size)
+        model = load_pretrained(cls, folder, checkpoint, image_size=image_size, **hub)
         model.sam.speed_up_encoder(encoder_precision, compile)
         return model
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _save_pretrained(self, save_directory: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""
         from sam_uniref.checkpoint import save_pretrained
 
-        save_pretrained(self, folder)
+        save_pretrained(self, save_directory, card)
 
     # ---- Encoding pictures ----
 
