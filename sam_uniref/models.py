@@ -33,6 +33,11 @@ def model_class(kind: str) -> type[TrainableModel]:
     return getattr(importlib.import_module(module), name)
 
 
+def class_name(kind: str) -> str:
+    """The name of a kind's class, which a model's own type may bear with additions while it is trained."""
+    return _HOMES[kind][1]
+
+
 def kind_of(folder: str | Path) -> str:
     """The kind of the model in a folder that ``save_pretrained`` wrote, of a packaged one, or of one on the hub.
 

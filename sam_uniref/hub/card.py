@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam_uniref.config import unknown_key
 from sam_uniref.hub.known import find_text_encoder, weights_of_sha256
+from sam_uniref.models import class_name
 from sam_uniref.packaged import PACKAGED, base_checkpoint
 from sam_uniref.version import __version__
 
@@ -124,7 +125,7 @@ def _front_matter(model: TrainableModel, given: CardOptions) -> str:
 
     tags = sorted({"model_hub_mixin", "segmentation", model.config.kind, *(tag for tag, _ in _tasks(model))})
     base = _BASES.get(_base(model).get("size", ""))
-    datasets = [name for name in given.data if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)]
+    datasets = [name for name in given.data if re.fullmatch(r"[\w.-]+/[\w.-]+", name)]
     data = ModelCardData(
         base_model=base,
         base_model_relation="adapter" if base else None,
@@ -140,7 +141,7 @@ def _front_matter(model: TrainableModel, given: CardOptions) -> str:
 
 def _introduction(model: TrainableModel, given: CardOptions) -> str:
     """Title, what it is, what it can be asked by."""
-    name = given.repo_id.rsplit("/", 1)[-1] if given.repo_id else f"a {type(model).__name__}"
+    name = given.repo_id.rsplit("/", 1)[-1] if given.repo_id else f"a {class_name(model.config.kind)}"
     lines = [
         f"# {_plain(name)}",
         "",
@@ -156,7 +157,7 @@ def _loading(model: TrainableModel, given: CardOptions) -> str:
     """Five lines of Python."""
     import sam_uniref
 
-    name = type(model).__name__
+    name = class_name(model.config.kind)
     package = "sam_uniref" if name in sam_uniref.__all__ else f"sam_uniref.{model.config.kind}"
     by_words = model.text_encoder is not None
     asked = 'text="the man on the left"' if by_words else 'examples=[MaskReference("cat.jpg", "cat.png")]'
