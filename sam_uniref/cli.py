@@ -19,6 +19,7 @@ from sam_uniref.convert_cli import convert
 from sam_uniref.data_cli import JsonOption, data_app
 from sam_uniref.output_checks import check_output_file, check_output_folder
 from sam_uniref.version import __version__
+from sam_uniref.weights_cli import weights
 
 if TYPE_CHECKING:
     import torch
@@ -68,8 +69,11 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(convert)
 app.command()(cache)
+app.command()(weights)
 
-ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Folder of a saved model, tiny (packaged), or user/name on the hub.")
+]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import threading
 from collections import namedtuple
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 from weights_server import Serving, weights_server
 
+from sam_uniref.cli import app
 from sam_uniref.hub import known
 from sam_uniref.hub.download import check_address, download
 from sam_uniref.hub.known import KnownWeights, find_known, known_weights, weights_of_sha256
@@ -278,3 +281,19 @@ def test_the_table_of_known_weights() -> None:
         assert 10**7 < entry.size < 3 * 10**9
         assert entry.licence == "Apache-2.0"
     assert len({entry.sha256 for entry in weights}) == len({entry.name for entry in weights}) == len(weights)
+
+
+# ---- The command ----
+
+
+def test_the_command_lists_and_fetches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = CliRunner().invoke
+    with weights_server(CONTENT) as serving:
+        publish(monkeypatch, serving)
+        assert json.loads(run(app, ["weights", "--json"]).stdout)[0]["path"] is None
+        assert run(app, ["weights", "vit_b", "--offline"]).exit_code == 2
+        assert serving.asked == []
+        fetched = run(app, ["weights", "vit_b"])
+    assert (fetched.exit_code, fetched.stdout.strip()) == (0, str(tmp_path / "kept" / "vit_b.pth"))
+    assert str(tmp_path / "kept" / "vit_b.pth") in run(app, ["weights"]).stdout
+    assert run(app, ["weights", "vit_c"]).exit_code == 2
