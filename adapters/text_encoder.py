@@ -218,8 +218,10 @@ def load_text_model(
     from safetensors import SafetensorError
 
     try:
-        config = transformers.AutoConfig.from_pretrained(str(name), local_files_only=local_files_only)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), local_files_only=local_files_only)
+        # Without the answer no, a repository with code of its own makes transformers ask on the terminal.
+        careful: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(str(name), **careful)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), **careful)
         class_name = _ENCODER_CLASSES.get(config.model_type, "AutoModel")
         if config.model_type == "clip":
             config = config.text_config

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from sam_uniref import packaged
 from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
+from sam_uniref.hub.card import write_card
+from sam_uniref.hub.known import find_known, weights_of_sha256
+from sam_uniref.hub.repositories import HubOptions
+from sam_uniref.hub.repositories import model_folder as find_model_folder
+from sam_uniref.hub.text_encoders import text_encoder
+from sam_uniref.hub.weights import CHECKPOINT_FOLDER_VARIABLE, base_checkpoint, checkpoint_folders, fetch_weights
 from sam_uniref.lora_files import read_lora, write_lora
 from sam_uniref.models import CONFIG_FILE
 from sam_uniref.state import file_sha256, read_tensors, whole_folder, without_aliases
@@ -30,23 +35,20 @@ logger = logging.getLogger(__name__)
 TRAINED_FILE = "adapters.safetensors"
 BASE_FILE = "base_sam.safetensors"
 TEXT_FOLDER = "text_encoder"
-# Where base checkpoints are looked for by name, beside the places that are given.
-CHECKPOINT_FOLDER_VARIABLE = "SAM_UNIREF_CHECKPOINTS"
-
-_KNOWN_URLS = {
-    "sam_vit_b_01ec64.pth": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
-    "sam_vit_l_0b3195.pth": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
-    "sam_vit_h_4b8939.pth": "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
-}
 
 
-def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
+def save_pretrained(model: PluggedSam, folder: str | Path, card: Mapping[str, Any] | None = None) -> None:
     """Write a folder that `load_pretrained` reads; it is whole or not there.
 
-    It holds ``config.json``, ``adapters.safetensors`` (what was trained), ``text_encoder/`` (tokenizer and
-    configuration) and, of LoRA, ``lora_image/`` and ``lora_text/`` in ``peft``'s own format. A base SAM without a
-    checkpoint of its own has nowhere else to come from, so its weights are added as ``base_sam.safetensors``, with its
-    tables of positions as they are at SAM's own image size.
+    It holds ``README.md`` (its card), ``config.json``, ``adapters.safetensors`` (what was trained), ``text_encoder/``
+    (tokenizer and configuration) and, of LoRA, ``lora_image/`` and ``lora_text/`` in ``peft``'s own format. A base SAM
+    without a checkpoint of its own has nowhere else to come from, so its weights are added as
+    ``base_sam.safetensors``, with its tables of positions as they are at SAM's own image size.
+
+    Args:
+        model: The model.
+        folder: Its name; an older model there is replaced.
+        card: What the model's card says beside what the model knows, as `sam_uniref.hub.card.CardOptions`.
 
     Raises:
         FileExistsError: If there is something else than a saved model, which would be replaced.
@@ -59,7 +61,7 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
             "the base SAM has no file and would be saved with this model, but its image encoder was rounded to half "
             'precision; build or load the model with encoder_precision="float32" to save it'
         )
-    with model_folder(model, folder, TRAINED_FILE) as temporary:
+    with model_folder(model, folder, TRAINED_FILE, card) as temporary:
         if model.config.sam.checkpoint is None:
             with model.without_lora():
                 base = {
@@ -69,13 +71,16 @@ def save_pretrained(model: PluggedSam, folder: str | Path) -> None:
 
 
 @contextmanager
-def model_folder(model: TrainableModel, folder: str | Path, weights: str) -> Iterator[Path]:
+def model_folder(
+    model: TrainableModel, folder: str | Path, weights: str, card: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
     """A folder that takes its name, with what every saved model has in it, when the block ends well.
 
     Args:
         model: Its configuration, what was trained, and its text encoder's tokenizer and configuration are written.
         folder: Its name; an older model there is replaced.
         weights: Name of the file of what was trained.
+        card: As in `save_pretrained`. A card that a person wrote or changed stays as it is.
 
     Raises:
         FileExistsError: If there is something else than a saved model, which would be replaced.
@@ -88,6 +93,7 @@ def model_folder(model: TrainableModel, folder: str | Path, weights: str) -> Ite
             f"{folder} holds something else than a {type(model).__name__}; give another folder, or empty it first"
         )
     with whole_folder(folder) as temporary:
+        write_card(model, temporary, folder, card)
         (temporary / CONFIG_FILE).write_text(json.dumps(model.config.to_dict(), indent=2) + "\n")
         trained = {name: tensor.detach().cpu().contiguous() for name, tensor in model.trained_state_dict().items()}
         save_file(write_lora(model, trained, temporary), temporary / weights, {"format": "pt"})
@@ -104,32 +110,37 @@ def load_pretrained(
     checkpoint: str | Path | None = None,
     *,
     image_size: int | None = None,
+    **hub: Unpack[HubOptions],
 ) -> Plugged:
     """Load a folder that `save_pretrained` wrote.
 
     Args:
         model_class: Of the model that is in it.
-        folder: That folder; or ``"tiny"``, the packaged model.
-        checkpoint: The base SAM's file. By default it is looked for by its name in the folder, beside it, in
-            the working folder, in ``$SAM_UNIREF_CHECKPOINTS`` and in the package; its SHA-256 must be the recorded one,
-            and one of that name with another SHA-256 is passed over.
+        folder: That folder; or ``"tiny"``, the packaged model; or a hub id, ``"user/name"``.
+        checkpoint: The base SAM's file, or a published one's name. By default it is looked for by its name in the
+            folder, beside it, in the working folder, in ``$SAM_UNIREF_CHECKPOINTS``, among those fetched before and in
+            the package; its SHA-256 must be the recorded one, and one of that name with another SHA-256 is passed over.
+            A published one that is nowhere is fetched.
         image_size: Side of the input square in pixels, as in `PluggedSam.from_sam`; by default that of the saved model.
+        hub: How the hub is asked.
 
     Raises:
-        FileNotFoundError: If the folder or the base checkpoint is not there.
+        FileNotFoundError: If the folder, the base checkpoint or the text encoder is neither there nor to be had.
         ValueError: If a file is broken or does not fit, the model is of another class, or the base checkpoint is
             another one; or the image size is no multiple of the patch size.
     """
     from sam_uniref.hosts.registry import saved_host
 
-    folder = packaged.model_folder(folder)
+    folder = find_model_folder(folder, **hub)
+    local_files_only = hub.get("local_files_only", False)
     config = read_config(folder, model_class.config_class, model_class.__name__)
     if image_size is not None:
         config.sam.image_size = image_size
-    file = None if config.sam.checkpoint is None else _find_base(folder, config, checkpoint)
+    local = config.sam.checkpoint is None
+    file = None if local else _find_base(folder, config, checkpoint, local_files_only)
     host = saved_host(config.sam, file, folder / BASE_FILE)
     text = None
-    loaded = read_text_model(folder, config.text_encoder)
+    loaded = read_text_model(folder, config.text_encoder, local_files_only=local_files_only)
     if loaded is not None:
         text = model_class.wrap_text_model(*loaded, host.channels, config.text_encoder)
     model = model_class(host, text, config)
@@ -137,20 +148,29 @@ def load_pretrained(
     return model
 
 
-def read_text_model(folder: Path, config: SentenceConfig) -> tuple[nn.Module, Any] | None:
+def read_text_model(
+    folder: Path, config: SentenceConfig, *, local_files_only: bool = False
+) -> tuple[nn.Module, Any] | None:
     """A saved model's language model and tokenizer; None where it has none.
 
     One that was trained has random weights here: they come with the model's. Another one is loaded by its name.
 
+    Args:
+        folder: Of the saved model.
+        config: Its text encoder's.
+        local_files_only: Never ask the hub.
+
     Raises:
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If it is neither there nor to be had.
     """
     from sam_uniref.adapters import load_text_model
 
     if config.name is None:
         return None
-    source = folder / TEXT_FOLDER if config.trained else packaged.text_encoder(config.name)
-    return load_text_model(source, random_weights=config.trained)
+    if config.trained:
+        return load_text_model(folder / TEXT_FOLDER, random_weights=True)
+    source = text_encoder(config.name, local_files_only=local_files_only)
+    return load_text_model(source, local_files_only=local_files_only)
 
 
 def read_config(folder: Path, config_class: type[Config], name: str) -> Config:
@@ -176,35 +196,44 @@ def read_config(folder: Path, config_class: type[Config], name: str) -> Config:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None) -> Path:
-    """The base SAM's checkpoint, checked by its hash."""
-    from sam_uniref.hosts.registry import family_of
+def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, local_files_only: bool) -> Path:
+    """The base SAM's checkpoint, checked by its hash; a published one that is nowhere is fetched."""
+    from sam_uniref.hosts.registry import family_of, published_weights
 
+    family = family_of(config.sam)
     # Only the name counts: a configuration from elsewhere must not point out of these folders.
-    name = Path(str(config.sam.checkpoint)).name
-    places = [folder, folder.parent, Path.cwd()]
-    if os.environ.get(CHECKPOINT_FOLDER_VARIABLE):
-        places.append(Path(os.environ[CHECKPOINT_FOLDER_VARIABLE]))
-    places += packaged.base_folders()
-    candidates = [packaged.base_checkpoint(given)] if given is not None else [place / name for place in places]
-    weights_file = family_of(config.sam).weights_file
-    there = [weights_file(path) for path in candidates if weights_file(path).is_file()]
+    name = PureWindowsPath(str(config.sam.checkpoint)).name
+    if given is not None:
+        candidates = [base_checkpoint(given, local_files_only=local_files_only)]
+    else:
+        places = [folder, folder.parent, Path.cwd(), *checkpoint_folders(), *packaged.base_folders()]
+        candidates = [place / name for place in places]
+    there = [family.weights_file(path) for path in candidates if family.weights_file(path).is_file()]
+    if there and not config.sam.sha256:
+        return there[0]
+    # Another model's base may have the same name.
+    hashes = {path: file_sha256(path) for path in there}
+    found = next((path for path, got in hashes.items() if got == config.sam.sha256), None)
+    if found is not None:
+        return found
+    published = weights_of_sha256(config.sam.sha256)
+    if given is None and published is not None:
+        return fetch_weights(published, local_files_only=local_files_only)
+    if given is None and config.sam.size in family.repositories:
+        fetched = published_weights(config.sam, local_files_only=local_files_only)
+        assert fetched is not None
+        if file_sha256(family.weights_file(fetched)) == config.sam.sha256:
+            return family.weights_file(fetched)
     if not there:
-        where = f"; it is published at {_KNOWN_URLS[name]}" if name in _KNOWN_URLS else ""
+        known = find_known(name)
+        where = f"; one of that name is published at {known.url}" if known is not None else ""
         raise FileNotFoundError(
             f"this model needs the base SAM {name} (sha256 {config.sam.sha256}), which is not in "
             f"{', '.join(str(path.parent) for path in candidates)}{where}. Give its path with checkpoint=, or its "
             f"folder in {CHECKPOINT_FOLDER_VARIABLE}"
         )
-    if not config.sam.sha256:
-        return there[0]
-    # Another model's base may have the same name.
-    hashes = {path: file_sha256(path) for path in there}
-    found = next((path for path, got in hashes.items() if got == config.sam.sha256), None)
-    if found is None:
-        got = "; ".join(f"{path} is another one, sha256 {value}" for path, value in hashes.items())
-        raise ValueError(
-            f"{name} with sha256 {config.sam.sha256} is the base SAM of this model, and {got}. Give the right "
-            "one's path with checkpoint=, on the command line --checkpoint"
-        )
-    return found
+    got = "; ".join(f"{path} is another one, sha256 {value}" for path, value in hashes.items())
+    raise ValueError(
+        f"{name} with sha256 {config.sam.sha256} is the base SAM of this model, and {got}. Give the right "
+        "one's path with checkpoint=, on the command line --checkpoint"
+    )

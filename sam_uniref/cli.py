@@ -16,7 +16,9 @@ from sam_uniref.commands.info import info
 from sam_uniref.commands.scripts import PASSES_ON, benchmark, compare, evaluate, train
 from sam_uniref.commands.segment import segment
 from sam_uniref.commands.track import track
+from sam_uniref.commands.weights import weights
 from sam_uniref.version import __version__
+from sam_uniref.weights_cli import weights
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -98,6 +100,7 @@ app.command(
     rich_help_panel=_DATA,
     epilog=examples("sam-uniref export tiny exported", "sam-uniref export runs/folder/model exported --format torch"),
 )(export)
+app.command(rich_help_panel=_DATA, epilog=examples("sam-uniref weights", "sam-uniref weights vit_b"))(weights)
 
 
 def main() -> None:

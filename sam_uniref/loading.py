@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from sam_uniref.hub.repositories import model_folder
 from sam_uniref.models import kind_of, model_class
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def named_device(name: str) -> torch.device:
 def load_for_use(
     folder: str | Path, checkpoint: str | Path | None, device: torch.device, image_size: int | None = None
 ) -> TrainableModel:
-    """A saved model of whatever kind; see `load_class_for_use`."""
+    """A saved model of whatever kind, by its folder, packaged name or hub id; see `load_class_for_use`."""
+    folder = model_folder(folder)
     return load_class_for_use(model_class(kind_of(folder)), folder, checkpoint, device, image_size)
 
 

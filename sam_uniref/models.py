@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_uniref import packaged
+from sam_uniref.hub.repositories import model_folder
 from sam_uniref.nearest import did_you_mean, nearest_path
 
 if TYPE_CHECKING:
@@ -34,14 +35,19 @@ def model_class(kind: str) -> type[TrainableModel]:
     return getattr(importlib.import_module(module), name)
 
 
+def class_name(kind: str) -> str:
+    """The name of a kind's class, which a model's own type may bear with additions while it is trained."""
+    return _HOMES[kind][1]
+
+
 def kind_of(folder: str | Path) -> str:
-    """The kind of the model in a folder that ``save_pretrained`` wrote, or of a packaged one.
+    """The kind of the model in a folder that ``save_pretrained`` wrote, of a packaged one, or of one on the hub.
 
     Raises:
         FileNotFoundError: If there is no model.
         ValueError: If its configuration can't be read, or names no kind that is known.
     """
-    path = packaged.model_folder(folder) / CONFIG_FILE
+    path = model_folder(folder) / CONFIG_FILE
     if not path.is_file():
         hint = did_you_mean(str(folder), packaged.PACKAGED) or nearest_path(path.parent)
         raise FileNotFoundError(

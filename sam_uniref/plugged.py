@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
-from sam_uniref import packaged
 from sam_uniref.adapters import SentenceEncoder, has_lora, load_text_model
 from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
-from sam_uniref.hosts import Host, build_host, skeleton_host
+from sam_uniref.hosts import PUBLISHED, Host, build_host, skeleton_host
+from sam_uniref.hub.repositories import HubOptions
+from sam_uniref.hub.text_encoders import text_encoder as find_text_encoder
 from sam_uniref.interfaces import ImageFeatures, TrainablePart
 from sam_uniref.state import without_aliases
 from sam_uniref.trainable import TrainableModel
@@ -65,7 +66,7 @@ class PluggedSam(TrainableModel):
     def from_sam(
         cls,
         size: str | Path | nn.Module,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path | None = PUBLISHED,
         text_encoder: str | Path | None = None,
         *,
         image_size: int | None = None,
@@ -80,8 +81,9 @@ class PluggedSam(TrainableModel):
             size: ``"vit_b"``, ``"vit_l"``, ``"vit_h"``, or ``"tiny"``; another of `sam_uniref.hosts.HOST_NAMES`, such
                 as ``"sam2.1_hiera_tiny"``; or a model of ``transformers``', or the folder that one was saved to.
             checkpoint: segment-anything's ``.pth`` for that size (or ``.safetensors``), or ``"tiny"`` for the packaged
-                one; for a host of ``transformers``' the folder of its files. Without one the weights are random, with
-                a warning.
+                one; for a host of ``transformers``' the folder of its files. By default the published one, which is
+                fetched once and kept (`sam_uniref.hub`); nothing is published of the size ``"tiny"``. None: random
+                weights, with a warning.
             text_encoder: Hub id or folder of a Hugging Face text encoder, or ``"tiny"`` for the packaged one; None for
                 a model without sentences.
             image_size: Side of the input square in pixels: smaller is faster. Any positive multiple of the patch
@@ -90,7 +92,7 @@ class PluggedSam(TrainableModel):
                 64) fill the encoder's attention windows, which others pad.
             config: Widths and options, of the model's `config_class`; its ``for_size(size)`` by default. ``size``,
                 ``checkpoint``, ``text_encoder`` and ``image_size`` are written into it.
-            local_files_only: Never ask the hub for the text encoder.
+            local_files_only: Never ask the net for the checkpoint or the text encoder.
             encoder_precision: Of the image encoder's matrix products: ``"float32"``, ``"bf16"`` or ``"fp16"``; half
                 precision is the fast one on GPUs and on CPUs that multiply in it. SAM's own only.
             compile: Compile the image encoder, SAM's own only; see `SamHost.speed_up_encoder`.
@@ -98,16 +100,17 @@ class PluggedSam(TrainableModel):
         Raises:
             ValueError: If the size or the precision is unknown, the image size is not such a multiple, or the
                 checkpoint is broken or of another size.
-            FileNotFoundError: If the checkpoint or the text encoder is not there.
+            FileNotFoundError: If the checkpoint or the text encoder is neither there nor to be had.
             ImportError: If the host needs a package that is not there, naming it.
         """
-        host, base = build_host(size, checkpoint, image_size=image_size)
+        host, base = build_host(size, checkpoint, image_size=image_size, local_files_only=local_files_only)
         config = copy.deepcopy(config) if config else cls.config_class.for_size(base.size)
         config.sam = base
         config.text_encoder.name = None if text_encoder is None else str(text_encoder)
         text = None
         if text_encoder is not None:
-            loaded = load_text_model(packaged.text_encoder(text_encoder), local_files_only=local_files_only)
+            source = find_text_encoder(text_encoder, local_files_only=local_files_only)
+            loaded = load_text_model(source, local_files_only=local_files_only)
             text = cls.wrap_text_model(*loaded, host.channels, config.text_encoder)
         model = cls(host, text, config)
         model.sam.speed_up_encoder(encoder_precision, compile)
@@ -145,7 +148,7 @@ class PluggedSam(TrainableModel):
             return cls(host, text, own)
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         folder: str | Path,
         checkpoint: str | Path | None = None,
@@ -153,22 +156,24 @@ class PluggedSam(TrainableModel):
         image_size: int | None = None,
         encoder_precision: str = "float32",
         compile: bool = False,  # noqa: A002
+        **hub: Unpack[HubOptions],
     ) -> Self:
-        """Load what `save_pretrained` wrote, or the packaged model ``"tiny"``.
+        """Load what `save_pretrained` wrote, the packaged model ``"tiny"``, or one on the hub, ``"user/name"``.
 
-        See `sam_uniref.checkpoint.load_pretrained`, and `SamHost.speed_up_encoder` for the last two.
+        See `sam_uniref.checkpoint.load_pretrained`, `SamHost.speed_up_encoder` for precision and compilation, and
+        `sam_uniref.hub.repositories.HubOptions` for how the hub is asked.
         """
         from sam_uniref.checkpoint import load_pretrained
 
-        model = load_pretrained(cls, folder, checkpoint, image_size=image_size)
+        model = load_pretrained(cls, folder, checkpoint, image_size=image_size, **hub)
         model.sam.speed_up_encoder(encoder_precision, compile)
         return model
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _save_pretrained(self, save_directory: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write what was trained and the configuration. See `sam_uniref.checkpoint.save_pretrained`."""
         from sam_uniref.checkpoint import save_pretrained
 
-        save_pretrained(self, folder)
+        save_pretrained(self, save_directory, card)
 
     # ---- Encoding pictures ----
 

@@ -7,7 +7,7 @@ mask decoder is trained. SAM's own decoder is kept untouched for prompts without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -268,7 +268,7 @@ class SamRef(PluggedSam):
             merge_lora(encoder)
         self._merged = tuple(encoders)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _save_pretrained(self, save_directory: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write what was trained and the configuration, LoRA as ``peft`` does: see `sam_uniref.checkpoint`.
 
         Raises:
@@ -277,7 +277,7 @@ class SamRef(PluggedSam):
         """
         if self._merged:
             raise ValueError("LoRA is merged into the encoders, which are not saved; save the model before merge_lora")
-        super().save_pretrained(folder)
+        super()._save_pretrained(save_directory, card)
 
     def without_lora(self) -> AbstractContextManager[None]:
         """Run the image encoder as the frozen SAM's.

@@ -5,19 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from sam_uniref.adapters import SentenceEncoder, has_lora
 from sam_uniref.config import ModelConfig
+from sam_uniref.hub.mixin import HubModel
+from sam_uniref.hub.repositories import HubOptions
 from sam_uniref.predictor import Predictor
 from sam_uniref.recompute import recompute
 from sam_uniref.state import compare_names
 
 
-class TrainableModel(Predictor):
+class TrainableModel(Predictor, HubModel):
     """A model of one of the kinds in `sam_uniref.models`.
 
     Attributes:
@@ -80,20 +82,22 @@ class TrainableModel(Predictor):
 
     @classmethod
     @abstractmethod
-    def from_pretrained(
-        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        folder: str | Path,
+        checkpoint: str | Path | None = None,
+        *,
+        image_size: int | None = None,
+        **hub: Unpack[HubOptions],
     ) -> Self:
-        """Load what `save_pretrained` wrote, or a packaged model by its name.
+        """Load what `save_pretrained` wrote, a packaged model by its name, or one on the hub by its id.
 
         Args:
-            folder: That folder, or the name.
+            folder: That folder; or the name; or the id, ``"user/name"`` or ``"user/name@revision"``.
             checkpoint: A file that the folder does not hold and only names, if it is not found by its name.
             image_size: As in `fresh`; by default that of the saved model.
+            hub: How the hub is asked: ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``.
         """
-
-    @abstractmethod
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that `from_pretrained` reads; it is whole or not there."""
 
     def choose_losses(self, options: Mapping[str, Any]) -> None:
         """Set which losses there are and how they are taken; most kinds of model leave no choice.

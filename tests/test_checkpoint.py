@@ -72,7 +72,7 @@ def sam_file(path: Path, **changes: Tensor | None) -> Path:
 def test_round_trip_without_a_base_checkpoint(text: bool, tmp_path: Path) -> None:
     model = tiny_model(text, noise=NOISE)
     model.save_pretrained(tmp_path / "deep" / "model")
-    files = {"config.json", "adapters.safetensors", "base_sam.safetensors"}
+    files = {"README.md", "config.json", "adapters.safetensors", "base_sam.safetensors"}
     assert names_in(tmp_path / "deep" / "model") == (files | {"text_encoder"} if text else files)
     assert names_in(tmp_path / "deep") == {"model"}
     loaded = SamRef.from_pretrained(tmp_path / "deep" / "model")
@@ -87,7 +87,7 @@ def test_round_trip_with_a_base_checkpoint(suffix: str, tmp_path: Path, monkeypa
     model = SamRef.from_sam("tiny", base)
     perturb(model, NOISE)
     model.save_pretrained(tmp_path / "model")
-    assert names_in(tmp_path / "model") == {"config.json", "adapters.safetensors"}
+    assert names_in(tmp_path / "model") == {"README.md", "config.json", "adapters.safetensors"}
     assert_same_answers(SamRef.from_pretrained(tmp_path / "model"), model)  # beside the folder
     away = tmp_path / "elsewhere" / "deeper"
     away.mkdir(parents=True)

@@ -107,7 +107,7 @@ class Encoded(nn.Module):
 @pytest.mark.slow
 def test_vit_b_prompts_are_segment_anythings_bit_for_bit() -> None:
     torch.manual_seed(0)
-    model = SamRef.from_sam("vit_b")
+    model = SamRef.from_sam("vit_b", checkpoint=None)
     image = picture(300, 411, seed=7)
     features = model.encode_image(image)
     sam = sam_of(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class Stage:
         with whole_parameters(self.bare):
             if self.accelerator.is_main_process:
                 with reported_disk("the model", self.output, self._model_bytes):
-                    self.bare.save_pretrained(self.output / "model")
+                    self.bare.save_pretrained(self.output / "model", model_card_kwargs=self._card(results))
         if self.accelerator.is_main_process:
             if self.settings.validate_at_end:
                 write_json(self.output / "validation.json", results)
@@ -185,6 +186,11 @@ class Stage:
             logger.info("the model is in %s", self.output / "model")
         self.accelerator.log(results, step=self.settings.steps)
         self.accelerator.wait_for_everyone()  # the stage that follows reads the model
+
+    def _card(self, results: dict[str, float]) -> dict[str, Any]:
+        """What the model's card says of the run."""
+        drawn = [name for name, data in self.settings.data.items() if data.weight]
+        return {"data": drawn, "training": asdict(self.settings), "metrics": {"validation": results}}
 
     def close(self) -> None:
         """End the loader's processes and the trackers."""

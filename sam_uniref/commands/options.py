@@ -23,7 +23,7 @@ _MOST_DIGITS = 9
 DEFAULT_MODEL = "tiny"
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Folder that save_pretrained wrote; by default tiny, which is packaged.")
+    str | None, typer.Option("--model", help="A saved model's folder, or a hub id; by default tiny, packaged.")
 ]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from sam_uniref.detr.levels import LEVEL_STRIDES, InputProjection
 from sam_uniref.detr.loss_options import LossOptions
 from sam_uniref.detr.mask_head import MaskHead
 from sam_uniref.detr.transformer import DetectionTransformer
+from sam_uniref.hub.repositories import HubOptions
 from sam_uniref.interfaces import TrainablePart
 from sam_uniref.state import without_aliases
 from sam_uniref.trainable import TrainableModel
@@ -183,12 +184,17 @@ class BuiltUniRef(TrainableModel):
             return cls(build_backbone(own.backbone), text, own)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, checkpoint: str | Path | None = None, *, image_size: int | None = None
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        folder: str | Path,
+        checkpoint: str | Path | None = None,
+        *,
+        image_size: int | None = None,
+        **hub: Unpack[HubOptions],
     ) -> Self:
-        """Load what `save_pretrained` wrote; see `sam_uniref.detr.checkpoint.load_pretrained`."""
-        return checkpoint_files.load_pretrained(cls, folder, checkpoint, image_size=image_size)
+        """Load what `save_pretrained` wrote, by folder or hub id; see `sam_uniref.detr.checkpoint.load_pretrained`."""
+        return checkpoint_files.load_pretrained(cls, folder, checkpoint, image_size=image_size, **hub)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def _save_pretrained(self, save_directory: Path, card: Mapping[str, Any] | None = None) -> None:
         """Write all weights and the configuration; see `sam_uniref.detr.checkpoint.save_pretrained`."""
-        checkpoint_files.save_pretrained(self, folder)
+        checkpoint_files.save_pretrained(self, save_directory, card)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 from torch import nn
 
@@ -18,6 +19,7 @@ class EdgeTam(TransformersFamily):
 
     title = "EdgeTAM"
     model_type = "edgetam"
+    repositories: ClassVar[Mapping[str, str]] = {"edgetam": "yonigozlan/EdgeTAM-hf"}
 
     def classes(self) -> tuple[type[Any], type[Any]]:
         """See `TransformersFamily.classes`."""

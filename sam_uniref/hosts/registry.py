@@ -9,8 +9,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam_uniref import packaged
 from sam_uniref.config import BaseSamConfig
+from sam_uniref.hub.known import find_known
+from sam_uniref.hub.repositories import snapshot
+from sam_uniref.hub.weights import base_checkpoint, fetch_weights
 from sam_uniref.state import file_sha256, read_tensors
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ _MODEL_TYPES = {
     "edgetam": ("sam_uniref.hosts.edgetam", "EdgeTam"),
     "edgetam_video": ("sam_uniref.hosts.edgetam", "EdgeTam"),
 }
+# What is fetched of a repository of transformers'.
+_REPOSITORY_FILES = ("config.json", "model.safetensors")
+PUBLISHED = "published"
+"""In place of a checkpoint: the one that was released for a host's name."""
 HOST_NAMES = tuple(name for names in _FAMILIES.values() for name in names)
 """All hosts that are known by name."""
 
@@ -66,23 +72,29 @@ def family_of(base: BaseSamConfig) -> HostFamily:
 
 
 def build_host(
-    size: str | Path | nn.Module, checkpoint: str | Path | None = None, *, image_size: int | None = None
+    size: str | Path | nn.Module,
+    checkpoint: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    local_files_only: bool = False,
 ) -> tuple[Host, BaseSamConfig]:
     """A host, and what a configuration must say of it.
 
     Args:
         size: One of `HOST_NAMES`; a folder that one of transformers' models was saved to, which is then the checkpoint
             too; or such a model, whose weights become the host's.
-        checkpoint: Of a name: the file or folder of its weights, or ``"tiny"`` for the packaged SAM. Without one they
-            are random, with a warning.
+        checkpoint: Of a name: the file or folder of its weights; ``"tiny"`` for the packaged SAM, or another name of
+            `sam_uniref.hub.known`; or `PUBLISHED`. Without one they are random, with a warning.
         image_size: Side of the input square in pixels; the host's own by default.
+        local_files_only: Never ask the net for released weights.
 
     Raises:
         ImportError: If the host needs a package that is not there, naming it.
-        FileNotFoundError: If the checkpoint is not there.
+        FileNotFoundError: If the checkpoint is not there, or released weights are neither here nor to be had.
         ValueError: If there is no such host, the image size does not fit, or the checkpoint is broken or of another
             one; or a checkpoint is given beside a model or a folder.
     """
+    asked, checkpoint = checkpoint == PUBLISHED, None if checkpoint == PUBLISHED else checkpoint
     if not isinstance(size, str | Path):
         return _given_model(size, checkpoint, image_size)
     base = _named_base(size, image_size)
@@ -93,16 +105,33 @@ def build_host(
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)  # before a checkpoint is read, which takes its time
+    if asked and checkpoint is None:
+        checkpoint = published_weights(base, local_files_only=local_files_only)
     if checkpoint is None:
         logger.warning("%s %s has random weights: no checkpoint was given", family.title, base.size)
     else:
-        given = packaged.base_checkpoint(checkpoint).absolute()
+        given = base_checkpoint(checkpoint, local_files_only=local_files_only).absolute()
         if given == family.weights_file(given.parent):  # what such folders hold has one name; theirs tells more
             given = given.parent
         file = family.weights_file(given)
         family.load(model, file, base)
         base.checkpoint, base.sha256 = given.name, file_sha256(file)
     return family.plug(model, image_size), base
+
+
+def published_weights(base: BaseSamConfig, *, local_files_only: bool = False) -> Path | None:
+    """The file or the folder of a host's released weights, found on this machine or fetched; None if there are none.
+
+    Raises:
+        FileNotFoundError: If they are neither here nor to be had.
+        ValueError: If what is published is not what was released.
+    """
+    family = family_of(base)
+    if base.size in family.repositories:
+        repository = family.repositories[base.size]
+        return snapshot(repository, family.title, _REPOSITORY_FILES, local_files_only=local_files_only)
+    known = find_known(base.size)
+    return None if known is None else fetch_weights(known, local_files_only=local_files_only)
 
 
 def saved_host(base: BaseSamConfig, checkpoint: Path | None, own_weights: Path) -> Host:

@@ -1,0 +1,173 @@
+"""Published weights by name: where they are, how large they are, and their SHA-256.
+
+SHA-256 and sizes are those of the publishers' own storage (Git LFS pointers) where they have one, and of several
+independent mirrors for segment-anything and MobileSAM. The six digits in segment-anything's file names begin the MD5.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
+_SAM_HQ = "https://huggingface.co/lkeab/hq-sam/resolve/a3a77cd0a2e5e50eaa76faccf61b964732d9b35f/"
+_MOBILE_SAM = (
+    "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/"
+)
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """A published checkpoint.
+
+    Attributes:
+        name: What callers say.
+        file: Its published name, which it keeps on disk.
+        folder: Address of the folder it is in.
+        size: In bytes.
+        sha256: In hexadecimal.
+        title: What it is.
+        licence: Of the weights, as an SPDX identifier.
+    """
+
+    name: str
+    file: str
+    folder: str
+    size: int
+    sha256: str
+    title: str
+    licence: str = "Apache-2.0"
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.folder + self.file
+
+
+@dataclass(frozen=True)
+class KnownTextEncoder:
+    """A text encoder whose weights are checked.
+
+    Attributes:
+        names: Hub ids that mean it.
+        repository: The hub id that it is fetched by.
+        revision: The commit that it is fetched at.
+        size: Of ``model.safetensors``, in bytes.
+        sha256: Of ``model.safetensors``.
+        licence: As an SPDX identifier.
+    """
+
+    names: tuple[str, ...]
+    repository: str
+    revision: str
+    size: int
+    sha256: str
+    licence: str = "Apache-2.0"
+
+
+KNOWN_WEIGHTS: tuple[KnownWeights, ...] = (
+    KnownWeights(
+        "vit_b",
+        "sam_vit_b_01ec64.pth",
+        _SAM,
+        375_042_383,
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        "SAM ViT-B",
+    ),
+    KnownWeights(
+        "vit_l",
+        "sam_vit_l_0b3195.pth",
+        _SAM,
+        1_249_524_607,
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        "SAM ViT-L",
+    ),
+    KnownWeights(
+        "vit_h",
+        "sam_vit_h_4b8939.pth",
+        _SAM,
+        2_564_550_879,
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        "SAM ViT-H",
+    ),
+    KnownWeights(
+        "sam_hq_vit_tiny",
+        "sam_hq_vit_tiny.pth",
+        _SAM_HQ,
+        42_526_881,
+        "0f32c075ccdd870ae54db2f7630e7a0878ede5a2b06d05d6fe02c65a82fb7196",
+        "SAM-HQ TinyViT",
+    ),
+    KnownWeights(
+        "sam_hq_vit_b",
+        "sam_hq_vit_b.pth",
+        _SAM_HQ,
+        379_335_069,
+        "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57",
+        "SAM-HQ ViT-B",
+    ),
+    KnownWeights(
+        "sam_hq_vit_l",
+        "sam_hq_vit_l.pth",
+        _SAM_HQ,
+        1_254_865_805,
+        "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343",
+        "SAM-HQ ViT-L",
+    ),
+    KnownWeights(
+        "sam_hq_vit_h",
+        "sam_hq_vit_h.pth",
+        _SAM_HQ,
+        2_570_940_653,
+        "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35",
+        "SAM-HQ ViT-H",
+    ),
+    KnownWeights(
+        "mobile_sam",
+        "mobile_sam.pt",
+        _MOBILE_SAM,
+        40_728_226,
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        "MobileSAM TinyViT",
+    ),
+)
+
+KNOWN_TEXT_ENCODERS: tuple[KnownTextEncoder, ...] = (
+    KnownTextEncoder(
+        ("bert-base-uncased", "google-bert/bert-base-uncased"),
+        "google-bert/bert-base-uncased",
+        "86b5e0934494bd15c9632b12f734a8a67f723594",
+        440_449_768,
+        "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
+    ),
+)
+
+
+def find_known(name: str) -> KnownWeights | None:
+    """Weights by their name or their file's; None where nothing is known of that name."""
+    return next((weights for weights in KNOWN_WEIGHTS if name in (weights.name, weights.file)), None)
+
+
+def known_weights(name: str) -> KnownWeights:
+    """Weights by their name or their file's.
+
+    Raises:
+        ValueError: If there are none; the nearest name is offered.
+    """
+    found = find_known(name)
+    if found is None:
+        names = [weights.name for weights in KNOWN_WEIGHTS]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? known are" if near else "known are"
+        raise ValueError(f"no weights are known as {name!r}; {hint} {', '.join(names)}")
+    return found
+
+
+def weights_of_sha256(sha256: str | None) -> KnownWeights | None:
+    """Weights by their SHA-256, whatever their file is called now."""
+    return next((weights for weights in KNOWN_WEIGHTS if weights.sha256 == sha256), None)
+
+
+def find_text_encoder(name: str) -> KnownTextEncoder | None:
+    """A text encoder by its hub id; None where its hash is not known."""
+    return next((encoder for encoder in KNOWN_TEXT_ENCODERS if name in encoder.names), None)
