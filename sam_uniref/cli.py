@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from sam_uniref.cache_cli import cache
 from sam_uniref.convert_cli import convert
 from sam_uniref.data_cli import JsonOption, data_app
+from sam_uniref.demo_cli import demo
 from sam_uniref.output_checks import check_output_file, check_output_folder
 from sam_uniref.version import __version__
 
@@ -68,6 +69,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(convert)
 app.command()(cache)
+app.command()(demo)
 
 ModelOption = Annotated[str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")]
 CheckpointOption = Annotated[

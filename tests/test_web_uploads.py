@@ -1,0 +1,290 @@
+"""What visitors may upload: decided by content, before it is decoded, and refused in one sentence."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+
+from sam_uniref.video_writing import write_video
+from sam_uniref.web.limits import Limits, RefusedError
+from sam_uniref.web.uploads import UploadedVideo, checked_ids, checked_mask, checked_picture, checked_video
+
+LIMITS = Limits(upload_megabytes=1, megapixels=0.25, frames=6, seconds=5)
+# make test-fuzz asks for all of them.
+FUZZED = settings(
+    max_examples=int(os.environ.get("SAM_UNIREF_FUZZ", "60")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+TOLD = ("/", "\\", "Traceback", "Error(", "site-packages", "\n")
+
+
+def encoded(picture: np.ndarray, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    PILImage.fromarray(picture).save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def noise(height: int = 40, width: int = 60) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def gif(frames: int) -> bytes:
+    file = io.BytesIO()
+    first, *others = [PILImage.fromarray(np.full((16, 16), 40 * n, np.uint8)) for n in range(frames)]
+    first.save(file, format="GIF", save_all=True, append_images=others)
+    return file.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that says it is so large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("../../outside.png", encoded(noise(), "PNG"))
+    return file.getvalue()
+
+
+HOSTILE = {
+    "empty": b"",
+    "text": b"just some text in a file called .jpg\n" * 20,
+    "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "html": b"<!doctype html><html><script>alert(1)</script></html>",
+    "zip": zipped(),
+    "bomb": bomb(30_000, 30_000),
+    "huge": bomb(2**31 - 1, 2**31 - 1),
+    "narrow": encoded(noise(8, 600), "PNG"),
+    "tiny": encoded(noise(2, 2), "PNG"),
+    "moving": gif(3),
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n",
+    "playlist": b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n",
+    "concat": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "executable": b"\x7fELF" + bytes(200),
+    "pickle": b"\x80\x04cposix\nsystem\n.",
+    "too many bytes": bytes(2**20 + 1),
+}
+
+
+def refusal(call: object, *arguments: object) -> str:
+    """What a visitor would be told."""
+    with pytest.raises(RefusedError) as caught:
+        call(*arguments)  # type: ignore[operator]
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert not any(mark in message for mark in TOLD), message
+    return message
+
+
+# ---- Pictures ----
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
+def test_pictures_are_known_by_their_content(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "name.txt").write_bytes(encoded(noise(), kind))
+    picture = checked_picture(tmp_path / "name.txt", LIMITS)
+    assert (picture.shape, picture.dtype) == ((40, 60, 3), np.uint8)
+    if kind in ("PNG", "BMP"):
+        assert np.array_equal(picture, noise())
+
+
+def test_a_turned_photograph_is_set_upright() -> None:
+    exif = PILImage.Exif()
+    exif[274] = 6
+    assert checked_picture(encoded(noise(), "JPEG", exif=exif), LIMITS).shape == (60, 40, 3)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_picture_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(HOSTILE[name])
+    refusal(checked_picture, path, LIMITS)
+    refusal(checked_picture, HOSTILE[name], LIMITS)
+
+
+def test_the_reasons_are_told() -> None:
+    assert "30000 x 30000 pixels; at most 0.25 million" in refusal(checked_picture, HOSTILE["bomb"], LIMITS)
+    assert "as a video" in refusal(checked_picture, HOSTILE["moving"], LIMITS)
+    assert "at most 1 MB" in refusal(checked_picture, HOSTILE["too many bytes"], LIMITS)
+    assert "empty" in refusal(checked_picture, b"", LIMITS)
+    assert "JPEG, PNG" in refusal(checked_picture, HOSTILE["text"], LIMITS)
+
+
+def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    refusal(checked_picture, HOSTILE["bomb"], LIMITS)
+
+
+@pytest.mark.parametrize("name", ["gone.png", "with\0nul.png", "x" * 5000 + ".png"])
+def test_a_file_that_is_not_there_is_refused(name: str, tmp_path: Path) -> None:
+    assert "not there" in refusal(checked_picture, tmp_path / name, LIMITS)
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(encoded(noise(), "PNG"))
+    (tmp_path / "link.png").symlink_to(tmp_path / "picture.png")
+    assert "not there" in refusal(checked_picture, tmp_path / "link.png", LIMITS)
+
+
+# ---- Masks ----
+
+
+def test_masks() -> None:
+    grey = np.zeros((40, 60), np.uint8)
+    grey[5:9, 5:9] = 255
+    mask = checked_mask(encoded(grey, "PNG"), (40, 60), LIMITS)
+    assert np.array_equal(mask, grey > 0)
+    assert "empty" in refusal(checked_mask, encoded(grey * 0, "PNG"), (40, 60), LIMITS)
+    assert "60x40" in refusal(checked_mask, encoded(grey, "PNG"), (400, 600), LIMITS)
+    ids = np.zeros((40, 60), np.uint8)
+    ids[:5], ids[20:] = 1, 2
+    assert set(np.unique(checked_ids(encoded(ids, "PNG"), (40, 60), LIMITS))) == {0, 1, 2}
+    assert "several objects" in refusal(checked_mask, encoded(ids, "PNG"), (40, 60), LIMITS)
+
+
+# ---- Videos ----
+
+
+def clip(path: Path, frames: int = 4, side: int = 32) -> Path:
+    write_video(path, [np.full((side, side, 3), 40 * n, np.uint8) for n in range(frames)], frames_per_second=5)
+    return path
+
+
+def test_a_video_is_read_once_and_shown_by_frames(tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.mp4").rename(tmp_path / "clip.txt")
+    (tmp_path / "mine").mkdir()
+    video = checked_video(path, tmp_path / "mine", LIMITS)
+    assert isinstance(video, UploadedVideo)
+    assert (len(video.previews), video.size, video.frames_per_second, video.note) == (4, (32, 32), 5.0, "")
+    assert video.path.parent == tmp_path / "mine"
+    shades = [np.asarray(PILImage.open(preview)).mean() for preview in video.previews]
+    assert np.allclose(shades, [0, 40, 80, 120], atol=8)
+
+
+def test_a_moving_gif_is_a_video(tmp_path: Path) -> None:
+    (tmp_path / "moving.gif").write_bytes(gif(3))
+    assert len(checked_video(tmp_path / "moving.gif", tmp_path, LIMITS).previews) == 3
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_video_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(HOSTILE[name])
+    if name == "moving":
+        checked_video(path, tmp_path, LIMITS)
+    else:
+        refusal(checked_video, path, tmp_path, LIMITS)
+
+
+def test_limits_of_videos(tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.mp4")
+    assert "more than 3 frames" in refusal(checked_video, path, tmp_path, Limits(frames=3))
+    assert "seconds" in refusal(checked_video, path, tmp_path, Limits(seconds=0.2))
+    assert "pixels" in refusal(checked_video, path, tmp_path, Limits(megapixels=0.0005))
+
+
+def test_a_video_that_breaks_off_is_used_up_to_there(tmp_path: Path) -> None:
+    noisy = [np.random.default_rng(n).integers(0, 256, (64, 64, 3), np.uint8) for n in range(6)]
+    write_video(tmp_path / "whole.mp4", noisy, frames_per_second=5)
+    data = (tmp_path / "whole.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 3 // 4])
+    video = checked_video(tmp_path / "cut.mp4", tmp_path, LIMITS)
+    assert 0 < len(video.previews) < 6
+    assert "breaks off" in video.note
+
+
+# ---- Whatever else ----
+
+
+def _mutated(data: st.DataObject, seed: bytes) -> bytes:
+    """A good file cut off, with bits turned, bytes put in, or another file behind it."""
+    kind = data.draw(st.sampled_from(["cut", "flip", "insert", "polyglot", "header"]))
+    if kind == "cut":
+        return seed[: data.draw(st.integers(0, len(seed)))]
+    if kind == "polyglot":
+        return seed + data.draw(st.sampled_from(list(HOSTILE.values())[1:7]))
+    if kind == "header":
+        return data.draw(st.binary(min_size=1, max_size=16)) + seed[16:]
+    changed = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 12))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        if kind == "flip":
+            changed[at] ^= 1 << data.draw(st.integers(0, 7))
+        else:
+            changed[at:at] = data.draw(st.binary(max_size=8))
+    return bytes(changed)
+
+
+PICTURES = {kind: encoded(noise(16, 24), kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF")} | {"moving": gif(3)}
+
+
+@FUZZED
+@given(st.data())
+def test_fuzzed_pictures_give_a_picture_or_a_sentence(data: st.DataObject) -> None:
+    content = _mutated(data, PICTURES[data.draw(st.sampled_from(sorted(PICTURES)))])
+    for check in (checked_picture, lambda given, limits: checked_ids(given, (16, 24), limits)):
+        try:
+            result = check(content, LIMITS)
+        except RefusedError as error:
+            assert not any(mark in str(error) for mark in TOLD), error
+        else:
+            assert result.shape[0] * result.shape[1] <= LIMITS.pixels
+
+
+@FUZZED
+@given(st.data())
+def test_fuzzed_videos_give_a_video_or_a_sentence(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seed = _clip_bytes(tmp_path_factory)
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "given").write_bytes(_mutated(data, seed))
+    (folder / "mine").mkdir()
+    try:
+        video = checked_video(folder / "given", folder / "mine", LIMITS)
+    except RefusedError as error:
+        assert not any(mark in str(error) for mark in TOLD), error
+    else:
+        assert 0 < len(video.previews) <= LIMITS.frames
+    assert sorted(path.name for path in folder.iterdir()) == ["given", "mine"]
+
+
+def _clip_bytes(factory: pytest.TempPathFactory, made: list[bytes] = []) -> bytes:  # noqa: B006 - made once
+    if not made:
+        made.append(clip(factory.mktemp("seed") / "clip.mp4", side=16).read_bytes())
+    return made[0]
+
+
+NAMES = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
+    ["../../../etc/passwd", "a\0b.png", "..", "/etc/passwd", "C:\\boot.ini", "x" * 4096, "\u202egnp.exe"]
+)
+
+
+@FUZZED
+@given(NAMES)
+def test_no_name_gets_anything_but_a_sentence(name: str) -> None:
+    if name != "/etc/passwd" and not Path("/").joinpath("missing").exists():
+        refusal(checked_picture, Path("/missing") / name.lstrip("/"), LIMITS)
+    refusal(checked_picture, Path(name), LIMITS)
