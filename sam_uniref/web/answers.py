@@ -20,6 +20,7 @@ from sam_uniref.web.marks import Marks
 Examples = Sequence[tuple[RGB, Mask]]
 FOUND_COLOR = (255, 64, 32)
 EXAMPLE_COLOR = (32, 140, 255)
+_DIMMED = 0.4
 _BLACK_AND_WHITE = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
 
 
@@ -147,8 +148,15 @@ class Asked:
 
 def answer(picture: RGB, mask: Mask, caption: str) -> Answer:
     """A mask in the forms that are shown."""
-    overlay = overlay_mask(picture, mask, FOUND_COLOR)
+    overlay = overlay_mask(_dimmed(picture, ~mask), mask, FOUND_COLOR, alpha=0.3) if mask.any() else picture
     return Answer(overlay, _BLACK_AND_WHITE[mask.astype(np.uint8)], caption, bool(mask.any()))
+
+
+def _dimmed(picture: RGB, where: Mask) -> RGB:
+    """A copy that is darker there, so that what is found stands out whatever its colour."""
+    dimmed = picture.copy()
+    dimmed[where] = (dimmed[where] * _DIMMED).astype(np.uint8)
+    return dimmed
 
 
 def _references(examples: Examples) -> list[MaskReference]:

@@ -9,15 +9,15 @@ import gradio as gr
 from sam_uniref.web.marks import Marks
 from sam_uniref.web.pad import PAINT, POINTS, pad
 from sam_uniref.web.samples import example_samples
-from sam_uniref.web.site import EVENT, PICTURES, Site, told
-from sam_uniref.web.uploads import small
+from sam_uniref.web.site import PICTURES, Site, sample_strip, told
 
 _PLACE, _EXAMPLE = "compared", "compared_example"
-_THUMBNAIL = 160
 
 
 def compare_tab(site: Site) -> None:
     """Build the tab and wire it."""
+    pairs = [(picture, f"example {n}") for n, (picture, _) in enumerate(example_samples(), 1)]
+    samples = sample_strip("compared_samples", pairs, 6)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1):
             upload = gr.UploadButton("Choose a picture", file_types=["image"], elem_id="compared_upload", size="sm")
@@ -42,17 +42,18 @@ def compare_tab(site: Site) -> None:
         )
         go = gr.Button("Compare", variant="primary", elem_id="compare", scale=1)
     answers = gr.Gallery(
-        label="Answers", columns=3, object_fit="contain", elem_id="answers", interactive=False, format="png", height=400
+        label="Answers",
+        columns=4,
+        object_fit="contain",
+        elem_id="answers",
+        interactive=False,
+        format="png",
+        height="auto",
     )
-    thumbnails = [(small(picture, _THUMBNAIL), f"example {n}") for n, (picture, _) in enumerate(example_samples(), 1)]
-    samples = gr.Gallery(
-        thumbnails, label="Try one of these", columns=8, height=170, allow_preview=False, object_fit="cover",
-        elem_id="compared_samples", elem_classes="samples", buttons=[], interactive=False,
-    )  # fmt: skip
     handlers = _Handlers(site)
-    upload.upload(told(handlers.take_picture), upload, query, **EVENT)
-    example_upload.upload(told(handlers.take_example), example_upload, example, **EVENT)
-    mask_upload.upload(told(handlers.take_mask), mask_upload, example, **EVENT)
+    site.takes_picture(upload, _PLACE, query)
+    site.takes_picture(example_upload, _EXAMPLE, example)
+    site.takes_mask(mask_upload, _EXAMPLE, example)
     for event in (go.click, sentence.submit):
         event(told(handlers.compare), [query, sentence, example], answers, **PICTURES)
     samples.select(told(handlers.sample), None, [query, sentence, example, answers], **PICTURES)
@@ -63,18 +64,6 @@ class _Handlers:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-
-    def take_picture(self, file: str, request: gr.Request) -> dict[str, Any]:
-        """Show an uploaded picture."""
-        return self._site.show_upload(file, _PLACE, request)
-
-    def take_example(self, file: str, request: gr.Request) -> dict[str, Any]:
-        """Show an uploaded example."""
-        return self._site.show_upload(file, _EXAMPLE, request)
-
-    def take_mask(self, file: str, request: gr.Request) -> dict[str, Any]:
-        """Put an uploaded mask on the example."""
-        return self._site.uploaded_mask(file, _EXAMPLE, request)
 
     def compare(self, value: object, words: str, example: object, request: gr.Request) -> list[Any]:
         """Ask everybody."""

@@ -15,7 +15,7 @@ from sam_uniref.web.limits import RefusedError
 from sam_uniref.web.marks import Marks
 from sam_uniref.web.pad import PAINT, POINTS, pad
 from sam_uniref.web.samples import picture_samples
-from sam_uniref.web.site import EVENT, EXAMPLE_WITHOUT_MASK, PICTURES, Site, examples_of, told
+from sam_uniref.web.site import EVENT, EXAMPLE_WITHOUT_MASK, PICTURES, Site, examples_of, sample_strip, told
 from sam_uniref.web.uploads import small
 
 _PLACE, _EXAMPLE = "picture", "example"
@@ -56,16 +56,12 @@ def image_tab(site: Site) -> None:
                     show_label=False, interactive=False, elem_id="mask", elem_classes="result", format="png",
                     buttons=["download"],
                 )  # fmt: skip
-            thumbnails = [(small(s.picture, _THUMBNAIL), s.caption) for s in picture_samples()]
-            samples = gr.Gallery(
-                thumbnails, label="Try one of these", columns=6, height=170, allow_preview=False, object_fit="cover",
-                elem_id="picture_samples", elem_classes="samples", buttons=[], interactive=False,
-            )  # fmt: skip
+            samples = sample_strip("picture_samples", [(s.picture, s.caption) for s in picture_samples()], 3)
     handlers = _Handlers(site)
     results = [overlay, mask, caption]
-    upload.upload(told(handlers.take_picture), upload, query, **EVENT)
-    example_upload.upload(told(handlers.take_example), example_upload, example, **EVENT)
-    mask_upload.upload(told(handlers.take_mask), mask_upload, example, **EVENT)
+    site.takes_picture(upload, _PLACE, query)
+    site.takes_picture(example_upload, _EXAMPLE, example)
+    site.takes_mask(mask_upload, _EXAMPLE, example)
     add.click(told(handlers.add_example), example, [example, added], **PICTURES)
     drop.click(told(handlers.drop_examples), None, [example, added], **EVENT)
     for event in (go.click, sentence.submit):
@@ -78,18 +74,6 @@ class _Handlers:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-
-    def take_picture(self, file: str, request: gr.Request) -> dict[str, Any]:
-        """Show an uploaded picture."""
-        return self._site.show_upload(file, _PLACE, request)
-
-    def take_example(self, file: str, request: gr.Request) -> dict[str, Any]:
-        """Show an uploaded example."""
-        return self._site.show_upload(file, _EXAMPLE, request)
-
-    def take_mask(self, file: str, request: gr.Request) -> dict[str, Any]:
-        """Put an uploaded mask on the example."""
-        return self._site.uploaded_mask(file, _EXAMPLE, request)
 
     def add_example(self, value: object, request: gr.Request) -> tuple[Any, ...]:
         """Put the example on the page to those that were added, and make room for another."""

@@ -4,7 +4,7 @@
 (() => {
   const PAINT = "rgb(32, 140, 255)", ON = "#1faa59", BESIDE = "#e5484d", SHARPEST = 1024;
   const find = (selector) => element.querySelector(selector);
-  const stage = find(".stage"), canvas = find("canvas"), size = find(".size");
+  const root = find(".pad"), stage = find(".stage"), canvas = find("canvas"), size = find(".size");
   const mask = document.createElement("canvas");
   const buttons = [...element.querySelectorAll("[data-tool]")];
   let picture = null, number = null, points = [], painted = false, history = [], stroke = null;
@@ -40,7 +40,7 @@
   };
   const send = () => {
     props.value = { number, points, mask: painted ? mask.toDataURL("image/png") : null };
-    element.dataset.marks = JSON.stringify({ points: points.length, painted });
+    root.dataset.marks = JSON.stringify({ points: points.length, painted });
     trigger("input");
   };
   const remember = () => {
@@ -62,7 +62,7 @@
       picture = null;
       number = null;
       draw();
-      delete element.dataset.number;
+      delete root.dataset.number;
       return;
     }
     const given = await load(value.picture);
@@ -83,7 +83,7 @@
     }
     draw();
     send();
-    element.dataset.number = number;
+    root.dataset.number = number;
   };
 
   const place = (event) => {
@@ -156,7 +156,7 @@
   });
 
   // A file that is dropped on the picture goes to the upload button beside it.
-  const input = () => document.querySelector(`#${stage.dataset.upload} input[type=file]`);
+  const input = () => document.querySelector(`input[type=file]:has(+ #${stage.dataset.upload})`);
   stage.addEventListener("dragover", (event) => event.preventDefault());
   stage.addEventListener("drop", (event) => {
     event.preventDefault();

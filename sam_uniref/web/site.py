@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -15,7 +15,7 @@ from sam_uniref.images import RGB, Mask
 from sam_uniref.web.answers import Asked, Examples
 from sam_uniref.web.limits import Limits, RefusedError
 from sam_uniref.web.marks import Marks, read_marks, shown
-from sam_uniref.web.uploads import checked_mask, checked_picture
+from sam_uniref.web.uploads import checked_mask, checked_picture, small
 from sam_uniref.web.visits import Visit, Visits
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ PICTURES: dict[str, Any] = {**EVENT, "concurrency_id": "pictures", "concurrency_
 VIDEOS: dict[str, Any] = {**EVENT, "concurrency_id": "videos", "concurrency_limit": 2}
 
 EXAMPLE_WITHOUT_MASK = "Mark the object in the example: click on it, paint it, or give its mask."
+_THUMBNAIL = 200
 _APOLOGY = "That did not work, and it is our fault, not yours; the server's log says more."
 
 
@@ -52,10 +53,6 @@ class Site:
         """Whoever asks."""
         return self.visits.visit(request.session_hash)
 
-    def show_upload(self, file: str, place: str, request: gr.Request) -> dict[str, Any]:
-        """Check an uploaded picture and show it at a place."""
-        return self.show(uploaded_picture(self, file, request), place, request)
-
     def show(self, picture: RGB, place: str, request: gr.Request, **marked: Any) -> dict[str, Any]:
         """Show a picture at a place; see `sam_uniref.web.marks.shown`."""
         return shown(picture, self.visit(request).place(place, picture).number, **marked)
@@ -77,18 +74,42 @@ class Site:
         mask = self.asked.mask_at(picture, marks)
         return None if mask is None else (picture, mask)
 
-    def uploaded_mask(self, file: str, place: str, request: gr.Request) -> dict[str, Any]:
-        """Put an uploaded mask on the picture at a place."""
-        visit = self.visit(request)
-        placed = visit.placed(place, "example picture")
-        path = remember_upload(visit, file)
-        mask = checked_mask(path, placed.picture.shape[:2], self.limits)
-        return self.show(placed.picture, place, request, mask=mask)
+    def takes_picture(self, upload: gr.UploadButton, place: str, shown_at: gr.HTML) -> None:
+        """Wire an upload button: the picture is checked and shown at a place."""
+
+        def take(file: str, request: gr.Request) -> dict[str, Any]:
+            path = remember_upload(self.visit(request), file)
+            return self.show(checked_picture(path, self.limits), place, request)
+
+        upload.upload(told(take), upload, shown_at, **EVENT)
+
+    def takes_mask(self, upload: gr.UploadButton, place: str, shown_at: gr.HTML) -> None:
+        """Wire an upload button: the mask is checked and painted on the picture at a place."""
+
+        def take(file: str, request: gr.Request) -> dict[str, Any]:
+            visit = self.visit(request)
+            picture = visit.placed(place, "example picture").picture
+            mask = checked_mask(remember_upload(visit, file), picture.shape[:2], self.limits)
+            return self.show(picture, place, request, mask=mask)
+
+        upload.upload(told(take), upload, shown_at, **EVENT)
 
 
-def uploaded_picture(site: Site, file: str, request: gr.Request) -> RGB:
-    """An uploaded picture, checked."""
-    return checked_picture(remember_upload(site.visit(request), file), site.limits)
+def sample_strip(name: str, pictures: Sequence[tuple[RGB, str]], columns: int) -> gr.Gallery:
+    """Small pictures that are tried by a click, with what is read below them."""
+    return gr.Gallery(
+        [(small(picture, _THUMBNAIL), caption) for picture, caption in pictures],
+        label="Try one of these",
+        columns=columns,
+        height="auto",
+        fit_columns=False,
+        allow_preview=False,
+        object_fit="cover",
+        elem_id=name,
+        elem_classes="samples",
+        buttons=[],
+        interactive=False,
+    )
 
 
 def remember_upload(visit: Visit, file: str) -> Path:

@@ -14,13 +14,12 @@ from sam_uniref.web.limits import RefusedError
 from sam_uniref.web.marks import read_marks
 from sam_uniref.web.pad import PAINT, pad
 from sam_uniref.web.samples import clip_samples
-from sam_uniref.web.site import EVENT, PICTURES, VIDEOS, Site, remember_upload, told
+from sam_uniref.web.site import EVENT, PICTURES, VIDEOS, Site, remember_upload, sample_strip, told
 from sam_uniref.web.tracks import follow, next_object
-from sam_uniref.web.uploads import UploadedVideo, checked_ids, checked_video, resized, small
+from sam_uniref.web.uploads import UploadedVideo, checked_ids, checked_video, resized
 from sam_uniref.web.visits import VideoObject, Visit
 
 _PLACE = "frame"
-_THUMBNAIL = 200
 _NO_VIDEO = "There is no video yet; choose one, or take one of the examples."
 
 
@@ -47,11 +46,7 @@ def video_tab(site: Site) -> None:
             )
             caption = gr.Markdown(elem_id="video_caption")
             files = gr.File(label="Take home", interactive=False, visible="hidden", elem_id="video_files")
-            thumbnails = [(small(s.frames[0], _THUMBNAIL), s.caption) for s in clip_samples()]
-            samples = gr.Gallery(
-                thumbnails, label="Try one of these", columns=4, height=190, allow_preview=False, object_fit="cover",
-                elem_id="clip_samples", elem_classes="samples", buttons=[], interactive=False,
-            )  # fmt: skip
+            samples = sample_strip("clip_samples", [(s.frames[0], s.caption) for s in clip_samples()], 3)
     handlers = _Handlers(site)
     given = [frame, number, objects, overlay, caption, files]
     results = [overlay, caption, files]
