@@ -40,7 +40,8 @@ def pad(name: str, *, tools: Sequence[str], upload: str, empty: str) -> gr.HTML:
         buttons += '<input class="size" type="range" min="6" max="80" value="28" aria-label="Size of the brush" hidden>'
     template = (
         f'<div class="pad" data-pad="{escape(name)}"><div class="stage" data-upload="{escape(upload)}">'
-        f'<canvas></canvas><p class="empty">{escape(empty)}</p></div><div class="tools">{buttons}<span class="gap"></span>'
+        f'<canvas></canvas><p class="empty">{escape(empty)}</p></div>'
+        f'<div class="tools">{buttons}<span class="gap"></span>'
         '<button type="button" class="undo">Undo</button><button type="button" class="wipe">Clear</button></div></div>'
     )
     script = files("sam_uniref.web").joinpath("pad.js").read_text(encoding="utf-8")
