@@ -27,7 +27,7 @@ from sam_uniref.web.marks import Marks, read_marks, shown
 from sam_uniref.web.samples import clip_samples, example_samples, picture_samples, vocabulary
 from sam_uniref.web.tracks import follow, next_object
 from sam_uniref.web.uploads import checked_video
-from sam_uniref.web.visits import VideoObject, Visits
+from sam_uniref.web.visits import Visits
 
 SIZE = (60, 80)
 
@@ -243,7 +243,7 @@ def test_words_that_the_packaged_model_never_saw_are_named() -> None:
 def test_objects_join_and_files_come_out(asked: Asked, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", [picture(*SIZE, n) for n in range(4)], frames_per_second=5)
     visit = Visits(tmp_path / "visits").visit("one")
-    visit.video = checked_video(tmp_path / "clip.mp4", visit.folder, Limits())
+    visit.video = checked_video(tmp_path / "clip.mp4", visit.fresh_folder("video"), Limits())
     with pytest.raises(RefusedError, match="Paint or click"):
         next_object(visit, Limits(), 0, None, None)
     next_object(visit, Limits(), 0, disc(*SIZE, center=(0.3, 0.3)), None)
@@ -252,7 +252,9 @@ def test_objects_join_and_files_come_out(asked: Asked, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="At most 3 objects"):
         next_object(visit, Limits(objects=3), 0, None, "one more")
     told: list[tuple[int, int]] = []
-    followed = follow(asked, visit.video, visit.objects, visit.folder / "followed", lambda *done: told.append(done))
+    followed = follow(
+        asked, visit.video, visit.objects, visit.fresh_folder("followed"), lambda *done: told.append(done)
+    )
     assert told == [(n, 4) for n in (1, 2, 3, 4)]
     assert followed.frames == 4
     with zipfile.ZipFile(followed.masks) as archive:
@@ -265,16 +267,16 @@ def test_objects_join_and_files_come_out(asked: Asked, tmp_path: Path) -> None:
     assert followed.overlay.stat().st_size > 0
     assert all(file.is_relative_to(visit.folder) for file in (followed.overlay, followed.masks, followed.rle))
     with pytest.raises(RefusedError, match="at least one object"):
-        follow(asked, visit.video, [], visit.folder / "followed")
+        follow(asked, visit.video, [], visit.folder)
 
 
-def test_a_second_track_takes_the_place_of_the_first(asked: Asked, tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.mp4", [picture(*SIZE, n) for n in range(2)], frames_per_second=5)
-    (tmp_path / "mine").mkdir()
-    video = checked_video(tmp_path / "clip.mp4", tmp_path / "mine", Limits())
-    one = [VideoObject(1, 0, disc(*SIZE), None)]
-    first = follow(asked, video, one, tmp_path / "followed").masks.read_bytes()
-    assert follow(asked, video, one, tmp_path / "followed").masks.stat().st_size == len(first)
+def test_a_second_folder_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    visit = Visits(tmp_path).visit("one")
+    first, other = visit.fresh_folder("followed"), visit.fresh_folder("video")
+    (first / "overlay.mp4").write_text("old")
+    second = visit.fresh_folder("followed")
+    assert (first.exists(), second.exists(), other.exists()) == (False, True, True)
+    assert first != second
 
 
 # ---- Samples ----
@@ -295,7 +297,8 @@ def test_the_packaged_model_answers_the_samples(tmp_path: Path) -> None:
         kinds.add((sample.sentence is not None, bool(points), bool(examples)))
     assert len(kinds) == 3
     assert len(example_samples()) >= 2
+    visit = Visits(tmp_path / "visits").visit("one")
     for clip in clip_samples():
         assert (clip.mask is None) != (clip.sentence is None)
-        video = checked_video(clip.write(tmp_path / "clip.mp4"), tmp_path, Limits())
+        video = checked_video(clip.write(tmp_path / "clip.mp4"), visit.fresh_folder("video"), Limits())
         assert len(video.previews) == len(clip.frames)

@@ -31,7 +31,7 @@ def image_tab(site: Site) -> None:
             sentence = gr.Textbox(
                 label="What to find", placeholder="a purple object", elem_id="sentence", max_length=site.limits.sentence
             )
-            with gr.Accordion("or show it by an example", open=False, elem_id="by_example"):
+            with gr.Accordion("or show it by an example", open=False, elem_id="by_example") as by_example:
                 with gr.Row():
                     example_upload = gr.UploadButton(
                         "Picture with the object", file_types=["image"], elem_id="example_upload", size="sm"
@@ -66,7 +66,7 @@ def image_tab(site: Site) -> None:
     drop.click(told(handlers.drop_examples), None, [example, added], **EVENT)
     for event in (go.click, sentence.submit):
         event(told(handlers.segment), [query, sentence, example], results, **PICTURES)
-    samples.select(told(handlers.sample), None, [query, sentence, example, added, *results], **PICTURES)
+    samples.select(told(handlers.sample), None, [query, sentence, by_example, example, added, *results], **PICTURES)
 
 
 class _Handlers:
@@ -124,7 +124,8 @@ class _Handlers:
         example = None
         if picked.example is not None:
             example = site.show(picked.example[0], _EXAMPLE, request, mask=picked.example[1])
-        return query, picked.sentence or "", example, _added([]), *_outputs(found)
+        opened = gr.update(open=example is not None)
+        return query, picked.sentence or "", opened, example, _added([]), *_outputs(found)
 
 
 def _outputs(found: Answer) -> tuple[np.ndarray, np.ndarray, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam_uniref.images import Mask
 from sam_uniref.track_files import TrackFiles
 from sam_uniref.tracking import VideoTracker
 from sam_uniref.video import read_frames
@@ -38,24 +39,24 @@ class Followed:
     seen: dict[int, int]
 
 
-def next_object(visit: Visit, limits: Limits, frame: int, asked_mask: object, sentence: str | None) -> VideoObject:
+def next_object(visit: Visit, limits: Limits, frame: int, mask: Mask | None, sentence: str | None) -> VideoObject:
     """Add an object to a visitor's list.
 
     Args:
         visit: With a video.
         limits: Tell how many there may be.
         frame: Where it joins, from 0.
-        asked_mask: ``(H, W)`` bool in that frame, or None.
+        mask: ``(H, W)`` bool in that frame, or None.
         sentence: That names it, or None.
 
     Raises:
         RefusedError: If neither is given, or there are too many already.
     """
-    if asked_mask is None and sentence is None:
+    if mask is None and sentence is None:
         raise RefusedError("Paint or click the object in the frame, or name it by a sentence, then add it.")
     if len(visit.objects) >= limits.objects:
         raise RefusedError(f"At most {limits.objects} objects are followed at once.")
-    added = VideoObject(len(visit.objects) + 1, frame, asked_mask, sentence)  # type: ignore[arg-type]
+    added = VideoObject(len(visit.objects) + 1, frame, mask, sentence)
     visit.objects.append(added)
     return added
 
@@ -69,7 +70,7 @@ def follow(
         asked: Asked a frame at a time, so that others wait for a frame and not for a video.
         video: To follow them in.
         objects: At least one.
-        folder: For the files; older ones are replaced.
+        folder: For the files.
         report: Told how far it is.
 
     Raises:
@@ -78,7 +79,6 @@ def follow(
     if not objects:
         raise RefusedError("Add at least one object to follow.")
     total = len(video.previews)
-    folder.mkdir(exist_ok=True)
     pngs = folder / "masks"
     overlay, rle = folder / "overlay.mp4", folder / "masks.json"
     names = {o.object_id: o.sentence for o in objects if o.sentence is not None}

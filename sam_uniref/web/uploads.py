@@ -25,8 +25,8 @@ from sam_uniref.web.limits import Limits, RefusedError
 
 logger = logging.getLogger(__name__)
 
-# Pillow's decoders that are let at a visitor's file; MPO is what some telephones' JPEGs are.
-PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")
+# Pillow's decoders that are let at a visitor's file. JPEG's takes telephones' MPO too.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _KNOWN_PICTURES = "JPEG, PNG, WebP, BMP or GIF"
 _MOVING = ("GIF", "PNG", "WEBP")
 SMALLEST_SIDE = 8
@@ -168,7 +168,7 @@ def _check_shape(size: tuple[int, int], limits: Limits) -> None:
 
 
 def checked_video(file: Path, folder: Path, limits: Limits) -> UploadedVideo:
-    """An uploaded video, read once from end to end, with a copy of it and a preview of each frame in a folder.
+    """An uploaded video, read once from end to end, with a copy of it and a preview of each frame in an empty folder.
 
     Raises:
         RefusedError: If it is no video, has no frame, or has too many, too large or too different ones.
@@ -227,9 +227,8 @@ def _previewed(path: Path, folder: Path, limits: Limits) -> UploadedVideo:
     """Read a video to its end and keep a small picture of each frame."""
     previews: list[Path] = []
     size: tuple[int, int] | None = None
-    previous = folder / "previews"
-    shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
+    shown = folder / "previews"
+    shown.mkdir()
     try:
         with read_frames(path) as reader:
             for frame in reader:
@@ -240,7 +239,7 @@ def _previewed(path: Path, folder: Path, limits: Limits) -> UploadedVideo:
                 if len(previews) >= limits.frames:
                     raise RefusedError(_too_many(limits))
                 size = (height, width)
-                previews.append(previous / f"{len(previews):05d}.jpg")
+                previews.append(shown / f"{len(previews):05d}.jpg")
                 small(frame.picture).save(previews[-1], format="JPEG", quality=88)
             rate, broke_off = _rate(reader), reader.broke_off is not None
     except RefusedError:
@@ -261,9 +260,9 @@ def _rate(reader: FrameReader) -> float:
 
 def small(picture: RGB, side: int = PREVIEW_SIDE) -> PILImage.Image:
     """A picture no larger than a side in pixels, for showing."""
-    shown = PILImage.fromarray(picture)
-    shown.thumbnail((side, side), PILImage.Resampling.LANCZOS)
-    return shown
+    reduced = PILImage.fromarray(picture)
+    reduced.thumbnail((side, side), PILImage.Resampling.LANCZOS)
+    return reduced
 
 
 def resized(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -76,7 +76,7 @@ class _Handlers:
         visit.video = None
         visit.objects.clear()
         visit.places.pop(_PLACE, None)
-        visit.video = checked_video(path, visit.folder, self._site.limits)
+        visit.video = checked_video(path, visit.fresh_folder("video"), self._site.limits)
         return visit.video
 
     def _show(self, visit: Visit, video: UploadedVideo, request: gr.Request) -> tuple[Any, ...]:
@@ -147,7 +147,7 @@ class _Handlers:
             self._site.asked,
             video,
             list(visit.objects),
-            visit.folder / "followed",
+            visit.fresh_folder("followed"),
             lambda count, total: progress((count, total), desc="following", unit="frames"),
         )
         seen = "; ".join(f"object {i}: in {n} of {done.frames} frames" for i, n in done.seen.items())

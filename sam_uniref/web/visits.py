@@ -69,6 +69,17 @@ class Visit:
     uploads: set[Path] = field(default_factory=set)
     last_seen: float = 0.0
 
+    def fresh_folder(self, name: str) -> Path:
+        """A new folder, in place of the one that was made for the same thing before.
+
+        Its path is another each time, so that no browser shows what it remembers of an earlier file.
+        """
+        for old in self.folder.glob(f"{name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        fresh = self.folder / f"{name}-{secrets.token_hex(4)}"
+        fresh.mkdir()
+        return fresh
+
     def place(self, name: str, picture: RGB) -> Placed:
         """Show a picture at a place; marks on the one before it no longer count."""
         placed = Placed(picture, secrets.randbelow(2**31))
