@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile import painted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
@@ -30,14 +31,6 @@ from sam_uniref.web.uploads import checked_video
 from sam_uniref.web.visits import Visits
 
 SIZE = (60, 80)
-
-
-def painted(alpha: np.ndarray, mode: str = "RGBA") -> str:
-    file = io.BytesIO()
-    image = np.zeros((*alpha.shape, 4), np.uint8)
-    image[..., 3] = alpha
-    PILImage.fromarray(image).convert(mode).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 # ---- Limits ----
@@ -86,7 +79,7 @@ def test_marks_on_another_picture_do_not_count() -> None:
 
 
 def test_paint_that_was_erased_is_no_mask() -> None:
-    assert read_marks({"number": 1, "mask": painted(np.zeros(SIZE, np.uint8))}, SIZE, 1).mask is None
+    assert read_marks({"number": 1, "mask": painted(np.zeros(SIZE, bool))}, SIZE, 1).mask is None
 
 
 @pytest.mark.parametrize(
@@ -102,8 +95,8 @@ def test_paint_that_was_erased_is_no_mask() -> None:
         {"mask": "data:image/svg+xml;base64,PHN2Zz4="},
         {"mask": "data:image/png;base64,%%%"},
         {"mask": "data:image/png;base64," + base64.b64encode(b"no png").decode()},
-        {"mask": painted(np.full((1, 2000), 255, np.uint8))},
-        {"mask": painted(np.full(SIZE, 255, np.uint8), mode="RGB")},
+        {"mask": painted(np.ones((1, 2000), bool))},
+        {"mask": painted(np.ones(SIZE, bool), mode="RGB")},
         {"mask": "/etc/passwd"},
     ],
 )

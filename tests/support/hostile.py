@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zipfile
@@ -20,6 +21,15 @@ def encoded(picture: np.ndarray, kind: str, **options: object) -> bytes:
 
 def noise(height: int = 40, width: int = 60) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def painted(mask: np.ndarray, mode: str = "RGBA") -> str:
+    """What the page sends of a mask that was painted on a picture."""
+    image = np.zeros((*mask.shape, 4), np.uint8)
+    image[mask] = 255
+    file = io.BytesIO()
+    PILImage.fromarray(image).convert(mode).save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def gif(frames: int) -> bytes:
