@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import HOSTILE, NAMES, PICTURES, encoded, gif, noise
+from hostile import HOSTILE, NAMES, PICTURES, bomb, encoded, gif, noise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
@@ -75,7 +75,8 @@ def test_what_is_no_picture_is_refused_in_a_sentence(name: str, tmp_path: Path) 
 
 
 def test_the_reasons_are_told() -> None:
-    assert "30000 x 30000 pixels; at most 0.25 million" in refusal(checked_picture, HOSTILE["bomb"], LIMITS)
+    assert "too many pixels; at most 0.25 million" in refusal(checked_picture, HOSTILE["bomb"], LIMITS)
+    assert "5000 x 4000 pixels; at most 0.25 million" in refusal(checked_picture, bomb(5000, 4000), LIMITS)
     assert "as a video" in refusal(checked_picture, HOSTILE["moving"], LIMITS)
     assert "at most 1 MB" in refusal(checked_picture, HOSTILE["too many bytes"], LIMITS)
     assert "empty" in refusal(checked_picture, b"", LIMITS)

@@ -123,6 +123,8 @@ def _decoded(file: Path | bytes, limits: Limits) -> Iterator[PILImage.Image]:
                 decoded = image.copy()
     except RefusedError:
         raise
+    except PILImage.DecompressionBombError as error:
+        raise RefusedError(_too_large("It has far too many pixels", limits)) from error
     except Exception as error:  # decoders meet hostile bytes here, and raise whatever they like
         logger.info("refused a picture of %d bytes: %s", len(data), error)
         raise RefusedError(f"That is no whole picture: {_KNOWN_PICTURES} is needed.") from error
@@ -153,11 +155,15 @@ def _check_file(file: Path) -> None:
         raise RefusedError("The file is not there any more; please give it again.")
 
 
+def _too_large(what: str, limits: Limits) -> str:
+    return f"{what}; at most {limits.megapixels:g} million are taken."
+
+
 def _check_shape(size: tuple[int, int], limits: Limits) -> None:
     """Refuse a picture or frame by its width and height."""
     width, height = size
     if width * height > limits.pixels:
-        raise RefusedError(f"It is {width} x {height} pixels; at most {limits.megapixels:g} million pixels are taken.")
+        raise RefusedError(_too_large(f"It is {width} x {height} pixels", limits))
     if min(size) < SMALLEST_SIDE:
         raise RefusedError(f"It is {width} x {height} pixels; {SMALLEST_SIDE} on a side are the least.")
     if max(size) > LARGEST_RATIO * min(size):
