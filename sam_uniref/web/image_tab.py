@@ -113,7 +113,8 @@ class _Handlers:
         visit = site.visit(request)
         visit.examples.clear()
         visit.places.pop(_EXAMPLE, None)
-        marks, points = Marks(), []
+        marks = Marks()
+        points: list[list[float]] = []
         if picked.point is not None:
             x, y = picked.point
             height, width = picked.picture.shape[:2]

@@ -95,7 +95,8 @@ def _points(given: object, size: tuple[int, int]) -> tuple[list[tuple[float, flo
         return [], []
     if not isinstance(given, list) or len(given) > MOST_POINTS:
         raise RefusedError(f"At most {MOST_POINTS} points are taken.")
-    points, labels = [], []
+    points: list[tuple[float, float]] = []
+    labels: list[int] = []
     for entry in given:
         if not isinstance(entry, list) or len(entry) != 3 or entry[2] not in (0, 1) or not _are_shares(entry[:2]):
             raise RefusedError("The points can't be read; please mark the picture again.")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import io
 import logging
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,8 @@ from sam_uniref.video import FrameReader, read_frames
 from sam_uniref.web.limits import Limits, RefusedError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Pillow's decoders that are let at a visitor's file. JPEG's takes telephones' MPO too.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -68,8 +69,7 @@ def checked_picture(file: Path | bytes, limits: Limits) -> RGB:
     Raises:
         RefusedError: If it is no picture, broken, moving, too large or too narrow.
     """
-    with _decoded(file, limits) as image:
-        return np.ascontiguousarray(load_image(image))
+    return _decoded(file, limits, load_image)
 
 
 def checked_ids(file: Path | bytes, size: tuple[int, int], limits: Limits) -> NDArray[np.int64]:
@@ -78,11 +78,14 @@ def checked_ids(file: Path | bytes, size: tuple[int, int], limits: Limits) -> ND
     Raises:
         RefusedError: As `checked_picture`, or if it is empty or of another size than its picture.
     """
-    with _decoded(file, limits) as image:
+
+    def read(image: PILImage.Image) -> NDArray[np.int64]:
         try:
-            ids = fit_to_image(load_id_map(image), size)
+            return fit_to_image(load_id_map(image), size)
         except ValueError as error:
             raise RefusedError(f"The mask can't be used: {error}.") from error
+
+    ids = _decoded(file, limits, read)
     if not ids.any():
         raise RefusedError("The mask is empty: nothing in it is marked.")
     return ids
@@ -101,26 +104,22 @@ def checked_mask(file: Path | bytes, size: tuple[int, int], limits: Limits) -> M
     return marked
 
 
-@contextmanager
-def _decoded(file: Path | bytes, limits: Limits) -> Iterator[PILImage.Image]:
-    """A whole decoded picture in its own mode.
+def _decoded(file: Path | bytes, limits: Limits, read: Callable[[PILImage.Image], T]) -> T:
+    """What is read from a whole decoded picture in its own mode.
 
     Raises:
         RefusedError: If it is not as it must be.
     """
     data = _read(file, limits)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-                _check_shape(image.size, limits)
-                if image.format in _MOVING and getattr(image, "is_animated", False):
-                    raise RefusedError("That picture moves; it can be given as a video.")
-                image.verify()
-            with PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-                image.load()
-                image.getexif()
-                decoded = image.copy()
+        with PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+            _check_shape(image.size, limits)
+            if image.format in _MOVING and getattr(image, "is_animated", False):
+                raise RefusedError("That picture moves; it can be given as a video.")
+            image.verify()
+        with PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+            image.load()
+            return read(image)
     except RefusedError:
         raise
     except PILImage.DecompressionBombError as error:
@@ -128,7 +127,6 @@ def _decoded(file: Path | bytes, limits: Limits) -> Iterator[PILImage.Image]:
     except Exception as error:  # decoders meet hostile bytes here, and raise whatever they like
         logger.info("refused a picture of %d bytes: %s", len(data), error)
         raise RefusedError(f"That is no whole picture: {_KNOWN_PICTURES} is needed.") from error
-    yield decoded
 
 
 def _read(file: Path | bytes, limits: Limits) -> bytes:
