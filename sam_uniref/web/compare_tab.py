@@ -17,7 +17,7 @@ _PLACE, _EXAMPLE = "compared", "compared_example"
 def compare_tab(site: Site) -> None:
     """Build the tab and wire it."""
     pairs = [(picture, f"example {n}") for n, (picture, _) in enumerate(example_samples(), 1)]
-    samples = sample_strip("compared_samples", pairs, 6)
+    samples = sample_strip("compared_samples", pairs, columns=6, height=190)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1):
             upload = gr.UploadButton("Choose a picture", file_types=["image"], elem_id="compared_upload", size="sm")

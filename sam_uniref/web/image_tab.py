@@ -56,7 +56,9 @@ def image_tab(site: Site) -> None:
                     show_label=False, interactive=False, elem_id="mask", elem_classes="result", format="png",
                     buttons=["download"],
                 )  # fmt: skip
-            samples = sample_strip("picture_samples", [(s.picture, s.caption) for s in picture_samples()], 3)
+            samples = sample_strip(
+                "picture_samples", [(s.picture, s.caption) for s in picture_samples()], columns=3, height=350
+            )
     handlers = _Handlers(site)
     results = [overlay, mask, caption]
     site.takes_picture(upload, _PLACE, query)

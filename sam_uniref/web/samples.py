@@ -15,8 +15,8 @@ from sam_uniref.video_writing import write_video
 
 SIDE = 512
 CLIP_SIDE = 384
-_FRAMES = 24
-_FRAMES_PER_SECOND = 8
+_FRAMES = 12
+_FRAMES_PER_SECOND = 5
 # Of the validation split, as anybody may draw it; the first ones.
 _SENTENCES, _EPISODES = 3, 2
 
@@ -96,7 +96,7 @@ def example_samples() -> tuple[tuple[RGB, tuple[RGB, Mask]], ...]:
 def clip_samples() -> tuple[ClipSample, ...]:
     """One followed by its mask, one by a sentence."""
     masked = RefShapesDataset("samples", "vos", side=CLIP_SIDE, frames=_FRAMES).clip(0)
-    named = RefShapesDataset("samples", "rvos", side=CLIP_SIDE, frames=_FRAMES).clip(1)
+    named = RefShapesDataset("samples", "rvos", side=CLIP_SIDE, frames=_FRAMES).clip(0)
     sentences = next(s for i, s in named.sentences.items() if s and named.first_frames[i] == 0)
     return (
         ClipSample(masked.frames, "by its mask in the first frame", mask=masked.ids[0] == 1),

@@ -46,7 +46,9 @@ def video_tab(site: Site) -> None:
             )
             caption = gr.Markdown(elem_id="video_caption")
             files = gr.File(label="Take home", interactive=False, visible="hidden", elem_id="video_files")
-            samples = sample_strip("clip_samples", [(s.frames[0], s.caption) for s in clip_samples()], 3)
+            samples = sample_strip(
+                "clip_samples", [(s.frames[0], s.caption) for s in clip_samples()], columns=3, height=200
+            )
     handlers = _Handlers(site)
     given = [frame, number, objects, overlay, caption, files]
     results = [overlay, caption, files]
