@@ -207,7 +207,7 @@ def seed_clip(work: Path) -> bytes:
 
 
 @FUZZED
-@given(st.data())
+@given(data=st.data())
 def test_fuzzed_pictures_give_a_picture_or_a_sentence(data: st.DataObject) -> None:
     content = _mutated(data, PICTURES[data.draw(st.sampled_from(sorted(PICTURES)))])
     for got in (result_of(checked_picture, content, LIMITS), result_of(checked_ids, content, (16, 24), LIMITS)):
@@ -215,7 +215,7 @@ def test_fuzzed_pictures_give_a_picture_or_a_sentence(data: st.DataObject) -> No
 
 
 @FUZZED
-@given(st.data())
+@given(data=st.data())
 def test_fuzzed_videos_give_a_video_or_a_sentence(data: st.DataObject, seed_clip: bytes, work: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=work))
     (folder / "given").write_bytes(_mutated(data, seed_clip))
