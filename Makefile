@@ -2,6 +2,7 @@
 # make compare   SamRef beside PerSAM, RefSAM and others: about an hour on two cores; results in runs/compare
 # make test   environment, install, all tests         make lint   ruff and mypy
 # make test-fuzz   500 fuzzed command lines in place of the 60 of make test
+# make test-web    the web page in a headless browser  make test-fuzz   many more hostile uploads
 # make check  both                                    make clean  remove the environment and build output
 # make docs   the documentation as a site in build/site; it needs no network to be read
 PYTHON ?= python3
@@ -11,6 +12,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo compare test test-fuzz lint check install clean
 .PHONY: demo compare test lint check docs install clean
+.PHONY: demo compare test test-web test-fuzz lint check install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -37,12 +39,19 @@ compare: $(STAMP)
 # A process a core, each with one thread; a file's tests stay together.
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 8))')
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not web"
 
-# How many command lines; `make test` takes some dozens.
+# Chromium and its driver: installed on Debian as root, else they must be there; without them the tests skip and say so.
+test-web: $(STAMP)
+	command -v chromium >/dev/null && command -v chromedriver >/dev/null || test "$$(id -u)" != 0 || \
+	    ! command -v apt-get >/dev/null || (apt-get update -q && apt-get install -q -y chromium chromium-driver)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_web_browser.py -m web
+
+# How many command lines and uploads are made up; `make test` takes some dozens.
 FUZZ ?= 500
 test-fuzz: $(STAMP)
-	SAM_UNIREF_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz_commands.py
+	SAM_UNIREF_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	    tests/test_fuzz_commands.py tests/test_web_uploads.py tests/test_web_server.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

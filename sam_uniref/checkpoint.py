@@ -221,8 +221,7 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, lo
         return fetch_weights(published, local_files_only=local_files_only)
     if given is None and config.sam.size in family.repositories:
         fetched = published_weights(config.sam, local_files_only=local_files_only)
-        assert fetched is not None
-        if file_sha256(family.weights_file(fetched)) == config.sam.sha256:
+        if fetched is not None and file_sha256(family.weights_file(fetched)) == config.sam.sha256:
             return family.weights_file(fetched)
     if not there:
         known = find_known(name)

@@ -10,6 +10,7 @@ from sam_uniref.commands.app import OneLineErrors, end_at_sigterm, examples
 from sam_uniref.commands.cache import cache
 from sam_uniref.commands.convert import convert
 from sam_uniref.commands.data import data_app
+from sam_uniref.commands.demo import demo
 from sam_uniref.commands.encode import encode
 from sam_uniref.commands.export import export
 from sam_uniref.commands.info import info
@@ -18,7 +19,6 @@ from sam_uniref.commands.segment import segment
 from sam_uniref.commands.track import track
 from sam_uniref.commands.weights import weights
 from sam_uniref.version import __version__
-from sam_uniref.weights_cli import weights
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -56,6 +56,9 @@ app.command(
         'sam-uniref encode --text "the cat" --model runs/folder/model --out cat.safetensors',
     ),
 )(encode)
+app.command(
+    rich_help_panel=_USE, epilog=examples("sam-uniref demo", "sam-uniref demo --model runs/folder/model --port 8000")
+)(demo)
 app.command(rich_help_panel=_USE, epilog=examples("sam-uniref info", "sam-uniref info --json"))(info)
 
 app.command(

@@ -1,0 +1,248 @@
+"""The page's server over HTTP, on this machine: hostile requests get no traceback, no path and no foreign file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import HOSTILE, NAMES, PICTURES, encoded, noise, painted
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+from tiny import disc, picture, tiny_model
+from typer.testing import CliRunner
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sam_uniref[demo]'")
+httpx = pytest.importorskip("httpx")
+
+from sam_uniref.cli import app  # noqa: E402
+from sam_uniref.video_writing import write_video  # noqa: E402
+from sam_uniref.web.answers import Asked  # noqa: E402
+from sam_uniref.web.limits import Limits  # noqa: E402
+from sam_uniref.web.page import serving  # noqa: E402
+
+FUZZED = settings(
+    max_examples=min(60, int(os.environ.get("SAM_UNIREF_FUZZ", "15"))),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+_PRIVATE = re.compile(r"Traceback|site-packages|/etc/|root:x:|File \"|sam_uniref_web_")
+
+
+class Client:
+    """One visitor who speaks HTTP.
+
+    Attributes:
+        folder: In which the server's temporary folder is.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self._http = httpx.Client(base_url=url, timeout=60)
+        config = self.get("/config").json()
+        names = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
+        self.events = {
+            (names.get(target), kind): entry["id"]
+            for entry in config["dependencies"]
+            for target, kind in entry["targets"]
+        }
+
+    def get(self, path: str) -> Any:
+        """Any page."""
+        return self._http.get(path)
+
+    def upload(self, name: str, content: bytes) -> Any:
+        """Send a file as the page does."""
+        return self._http.post("/gradio_api/upload", files={"files": (name, content)})
+
+    def ask(self, element: str, kind: str, data: list[Any], session: str = "fuzz") -> dict[str, Any]:
+        """Send an event and wait for its end; the last message of it."""
+        asked = {"data": data, "fn_index": self.events[element, kind], "session_hash": session, "trigger_id": None}
+        joined = self._http.post("/gradio_api/queue/join", json=asked)
+        if joined.status_code != 200:
+            return {"status": joined.status_code, "text": joined.text}
+        with self._http.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as answers:
+            for line in answers.iter_lines():
+                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if message.get("msg") == "process_completed":
+                    return dict(message)
+        raise AssertionError("the event did not end")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    import tempfile
+
+    folder = tmp_path_factory.mktemp("server")
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        limits = Limits(upload_megabytes=1, megapixels=0.25, frames=6)
+        with serving(Asked(tiny_model(), "SamRef"), note="A test.", limits=limits) as url:
+            assert "//127.0.0.1:" in url
+            yield Client(url, folder)
+        assert list(folder.iterdir()) == [], "nothing is left of the server"
+    finally:
+        tempfile.tempdir = before
+
+
+def file_data(path: str) -> dict[str, Any]:
+    """What the page says of an uploaded file."""
+    return {"path": path, "orig_name": "picture.png", "meta": {"_type": "gradio.FileData"}}
+
+
+def assert_nothing_private(message: object) -> None:
+    """Neither a traceback nor a path of the server."""
+    assert not _PRIVATE.search(json.dumps(message)), message
+
+
+def errors_of(answer: dict[str, Any]) -> str:
+    """The message that the page shows of a failed event."""
+    assert not answer.get("success", False)
+    return str(answer.get("output", {}).get("error"))
+
+
+def test_a_good_picture_is_shown(client: Client) -> None:
+    (path,) = client.upload("picture.png", PICTURES["PNG"]).json()
+    answer = client.ask("picture_upload", "upload", [file_data(path)])
+    assert answer["success"]
+    assert answer["output"]["data"][0]["picture"].startswith("data:image/jpeg;base64,")
+
+
+def test_visitors_get_answers_about_their_own_pictures(client: Client) -> None:
+    sizes = {"one": (24, 40), "two": (56, 32)}
+    for session, size in sizes.items():
+        (path,) = client.upload("picture.png", encoded(noise(*size), "PNG")).json()
+        assert client.ask("picture_upload", "upload", [file_data(path)], session)["success"]
+    for session, size in sizes.items():
+        answer = client.ask("segment", "click", [None, "the noise", None], session)
+        overlay, mask, caption = answer["output"]["data"]
+        for shown in (overlay, mask):
+            with PILImage.open(shown["path"]) as image:
+                assert image.size == (size[1], size[0])
+        assert caption
+    answer = client.ask("segment", "click", [None, "the noise", None], "three")
+    assert "no picture yet" in errors_of(answer)
+
+
+def test_a_video_from_upload_to_files(client: Client, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [picture(32, 48, n) for n in range(3)], frames_per_second=5)
+    (path,) = client.upload("clip.mp4", (tmp_path / "clip.mp4").read_bytes()).json()
+    frame = client.ask("video_upload", "upload", [file_data(path)], "film")["output"]["data"][0]
+    marks = {"number": frame["number"], "points": [], "mask": painted(disc(32, 48))}
+    added = client.ask("add_object", "click", [marks, ""], "film")["output"]["data"]
+    assert "1: marked" in added[2]
+    added = client.ask("add_object", "click", [None, "the <b>disc</b>"], "film")["output"]["data"]
+    assert "2: the &lt;b&gt;disc&lt;/b&gt;" in added[2]
+    followed = client.ask("follow", "click", [None, ""], "film")
+    assert followed["success"], followed
+    names = [Path(file["path"]).name for file in followed["output"]["data"][4]["value"]]
+    assert names == ["overlay.mp4", "masks.zip", "masks.json"]
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "too many bytes"])
+def test_hostile_files_are_refused_in_a_sentence(client: Client, name: str) -> None:
+    sent = client.upload("picture.jpg", HOSTILE[name])
+    assert_nothing_private(sent.text if sent.status_code != 200 else "")
+    if sent.status_code == 200:
+        answer = client.ask("picture_upload", "upload", [file_data(sent.json()[0])])
+        assert errors_of(answer).endswith(".")
+        assert_nothing_private(answer)
+
+
+def test_a_file_that_is_too_large_is_not_taken(client: Client) -> None:
+    sent = client.upload("picture.jpg", HOSTILE["too many bytes"])
+    assert sent.status_code == 413
+    assert_nothing_private(sent.text)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", "file:///etc/passwd", __file__])
+def test_no_file_of_the_server_is_read(client: Client, path: str) -> None:
+    for answer in (client.get(f"/gradio_api/file={path}"), client.get(f"/file={path}")):
+        assert answer.status_code in (400, 403, 404, 500)
+        assert "root:x:" not in answer.text
+        assert "importorskip" not in answer.text
+    answer = client.ask("picture_upload", "upload", [file_data(path)])
+    assert_nothing_private(errors_of(answer))
+
+
+@FUZZED
+@given(NAMES, st.sampled_from(sorted(PICTURES)), st.integers(0, 200))
+def test_fuzzed_names_and_files(client: Client, name: str, kind: str, cut: int) -> None:
+    before = sorted(path.name for path in client.folder.iterdir())
+    sent = client.upload(name or "x", PICTURES[kind][: max(1, len(PICTURES[kind]) - cut)])
+    assert "Traceback" not in sent.text
+    if sent.status_code == 200:
+        (path,) = sent.json()
+        assert Path(path).resolve().is_relative_to(client.folder)
+        answer = client.ask("picture_upload", "upload", [{**file_data(path), "orig_name": name}])
+        if not answer["success"]:
+            assert_nothing_private(answer)
+    assert sorted(path.name for path in client.folder.iterdir()) == before
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["points", "mask", "number"]), inner),
+    max_leaves=6,
+)
+
+
+@FUZZED
+@given(JUNK, JUNK, JUNK)
+def test_fuzzed_values(client: Client, one: object, two: object, three: object) -> None:
+    for element in ("segment", "compare", "add_object", "follow"):
+        values = [one, two, three] if element in ("segment", "compare") else [one, two]
+        answer = client.ask(element, "click", values)
+        if not answer.get("success", False):
+            assert_nothing_private(answer)
+
+
+def test_what_a_visitor_gave_goes_when_the_visitor_leaves(client: Client) -> None:
+    (path,) = client.upload("leaving.bmp", PICTURES["BMP"]).json()
+    visits = next(client.folder.glob("sam_uniref_web_*")) / "visits"
+    before = set(visits.iterdir())
+    with (
+        httpx.Client(base_url=client._http.base_url, timeout=60) as leaving,
+        leaving.stream("GET", "/gradio_api/heartbeat/leaving") as alive,
+    ):
+        next(alive.iter_lines())
+        assert client.ask("picture_upload", "upload", [file_data(path)], session="leaving")["success"]
+        (mine,) = set(visits.iterdir()) - before
+        assert Path(path).exists()
+    deadline = time.monotonic() + 60
+    while (mine.exists() or Path(path).exists()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not mine.exists()
+    assert not Path(path).exists()
+
+
+# ---- The command ----
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    result = CliRunner().invoke(app, ["demo", "--no-open"])
+    assert result.exit_code == 2
+    assert "pip install 'sam_uniref[demo]'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "nowhere"], "nowhere"),
+        (["--max-frames", "0"], "frames must be above 0"),
+        (["--device", "abacus"], "there is no device 'abacus'"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_told_in_a_line(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["demo", "--no-open", *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
