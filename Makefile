@@ -1,18 +1,15 @@
 # make demo   train the quickstart, compare before and after; results in runs/quickstart
 # make compare   SamRef beside PerSAM, RefSAM and others: about an hour on two cores; results in runs/compare
-# make test   environment, install, all tests         make lint   ruff and mypy
-# make test-fuzz   500 fuzzed command lines in place of the 60 of make test
-# make test-web    the web page in a headless browser  make test-fuzz   many more hostile uploads
-# make check  both                                    make clean  remove the environment and build output
+# make test   environment, install, all tests but these two:     make lint   ruff and mypy
+# make test-web    the web page in a headless browser      make test-fuzz   hundreds of hostile command lines and uploads
+# make check  lint and test                        make clean  remove the environment and build output
 # make docs   the documentation as a site in build/site; it needs no network to be read
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo compare test test-fuzz lint check install clean
-.PHONY: demo compare test lint check docs install clean
-.PHONY: demo compare test test-web test-fuzz lint check install clean
+.PHONY: demo compare test test-web test-fuzz lint check docs install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
