@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -14,6 +15,7 @@ ELSEWHERE = {"reproduce.md": "REPRODUCE.md", "changelog.md": "CHANGELOG.md"}
 PACKAGE = Path("build") / "package"
 
 
+@event_priority(100)  # before the plugin that looks whether the folder is there
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Lay the package's modules out as they are installed: the repository's folders are subpackages of it."""
     root = Path(config.config_file_path).parent

@@ -108,7 +108,8 @@ def test_links_of_our_own_are_there(page: Path) -> None:
         target, _, anchor = link.partition("#")
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), f"{name_of(page)}: {link}"
-        if anchor and file.suffix == ".md" and file.exists():
+        named = anchor.startswith("sam_uniref.")  # by the site; building it checks these
+        if anchor and file.suffix == ".md" and not named:
             assert anchor in _anchors(file), f"{name_of(page)}: {link}"
 
 
