@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -86,9 +86,10 @@ def export_model(model: SamRef, out: str | Path, form: str = "onnx") -> dict[str
     out = Path(out)
     if out.exists() and not (out / DESCRIPTION_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there and holds no export; give another folder")
-    description = _description(model, form)
+    graphs = graphs_of(model)
+    description = _description(model, form, graphs)
     with whole_folder(out) as folder:
-        for graph in graphs_of(model):
+        for graph in graphs:
             file = folder / f"{graph.name}{_SUFFIXES[form]}"
             program = traced(graph)
             if form == "onnx":
@@ -143,7 +144,7 @@ def _save_onnx(program: torch.export.ExportedProgram, graph: Graph, file: Path, 
     onnx_program.save(file)
 
 
-def _description(model: SamRef, form: str) -> dict[str, Any]:
+def _description(model: SamRef, form: str, graphs: Sequence[Graph]) -> dict[str, Any]:
     """What a program must know to use the graphs."""
     transform, text = model.transform, model.text_encoder
     description: dict[str, Any] = {
@@ -156,7 +157,7 @@ def _description(model: SamRef, form: str) -> dict[str, Any]:
         "mask_threshold": 0.0,
         "text": None,
         "config": asdict(model.config),
-        "graphs": {graph.name: _signature(graph) for graph in graphs_of(model)},
+        "graphs": {graph.name: _signature(graph) for graph in graphs},
     }
     if text is not None:
         padding = int(getattr(text.tokenizer, "pad_token_id", None) or 0)
