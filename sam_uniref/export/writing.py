@@ -24,6 +24,7 @@ import torch
 from sam_uniref.adapters import has_lora
 from sam_uniref.export.graphs import Graph, graphs_of
 from sam_uniref.models import KINDS
+from sam_uniref.sam import SamHost
 from sam_uniref.samref import SamRef
 from sam_uniref.state import file_sha256, whole_folder, write_json
 from sam_uniref.trainable import TrainableModel
@@ -42,11 +43,15 @@ def check_exportable(model: TrainableModel) -> SamRef:
     """The model, if it can be exported.
 
     Raises:
-        ValueError: If it is of another kind, or its encoder is held in half precision.
+        ValueError: If it is of another kind, on another host than SAM, or its encoder is held in half precision.
     """
     if not isinstance(model, SamRef):
         kinds = ", ".join(kind for kind in KINDS if kind != "samref")
         raise ValueError(f"only a samref can be exported, this is a {model.config.kind}; not yet: {kinds}")
+    if not isinstance(model.sam, SamHost):
+        raise ValueError(
+            f"only a samref on SAM itself can be exported yet, this one is on a {type(model.sam).__name__}"
+        )
     if model.sam.image_encoder.is_rounded:
         raise ValueError("the image encoder is held in half precision; load the model in float32 to export it")
     return model
