@@ -48,10 +48,9 @@ def check_exportable(model: TrainableModel) -> SamRef:
     if not isinstance(model, SamRef):
         kinds = ", ".join(kind for kind in KINDS if kind != "samref")
         raise ValueError(f"only a samref can be exported, this is a {model.config.kind}; not yet: {kinds}")
-    if not isinstance(model.sam, SamHost):
-        raise ValueError(
-            f"only a samref on SAM itself can be exported yet, this one is on a {type(model.sam).__name__}"
-        )
+    host = type(model.sam)
+    if host is not SamHost:
+        raise ValueError(f"only a samref on SAM itself can be exported yet, this one is on a {host.__name__}")
     if model.sam.image_encoder.is_rounded:
         raise ValueError("the image encoder is held in half precision; load the model in float32 to export it")
     return model
