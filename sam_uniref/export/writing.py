@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ import torch
 from sam_uniref.adapters import has_lora
 from sam_uniref.export.graphs import Graph, graphs_of
 from sam_uniref.models import KINDS
+from sam_uniref.sam import SamHost
 from sam_uniref.samref import SamRef
 from sam_uniref.state import file_sha256, whole_folder, write_json
 from sam_uniref.trainable import TrainableModel
@@ -42,11 +43,14 @@ def check_exportable(model: TrainableModel) -> SamRef:
     """The model, if it can be exported.
 
     Raises:
-        ValueError: If it is of another kind, or its encoder is held in half precision.
+        ValueError: If it is of another kind, on another host than SAM, or its encoder is held in half precision.
     """
     if not isinstance(model, SamRef):
         kinds = ", ".join(kind for kind in KINDS if kind != "samref")
         raise ValueError(f"only a samref can be exported, this is a {model.config.kind}; not yet: {kinds}")
+    host = type(model.sam)
+    if host is not SamHost:
+        raise ValueError(f"only a samref on SAM itself can be exported yet, this one is on a {host.__name__}")
     if model.sam.image_encoder.is_rounded:
         raise ValueError("the image encoder is held in half precision; load the model in float32 to export it")
     return model
@@ -86,9 +90,10 @@ def export_model(model: SamRef, out: str | Path, form: str = "onnx") -> dict[str
     out = Path(out)
     if out.exists() and not (out / DESCRIPTION_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is there and holds no export; give another folder")
-    description = _description(model, form)
+    graphs = graphs_of(model)
+    description = _description(model, form, graphs)
     with whole_folder(out) as folder:
-        for graph in graphs_of(model):
+        for graph in graphs:
             file = folder / f"{graph.name}{_SUFFIXES[form]}"
             program = traced(graph)
             if form == "onnx":
@@ -143,7 +148,7 @@ def _save_onnx(program: torch.export.ExportedProgram, graph: Graph, file: Path, 
     onnx_program.save(file)
 
 
-def _description(model: SamRef, form: str) -> dict[str, Any]:
+def _description(model: SamRef, form: str, graphs: Sequence[Graph]) -> dict[str, Any]:
     """What a program must know to use the graphs."""
     transform, text = model.transform, model.text_encoder
     description: dict[str, Any] = {
@@ -156,7 +161,7 @@ def _description(model: SamRef, form: str) -> dict[str, Any]:
         "mask_threshold": 0.0,
         "text": None,
         "config": asdict(model.config),
-        "graphs": {graph.name: _signature(graph) for graph in graphs_of(model)},
+        "graphs": {graph.name: _signature(graph) for graph in graphs},
     }
     if text is not None:
         padding = int(getattr(text.tokenizer, "pad_token_id", None) or 0)
