@@ -42,8 +42,8 @@ class SegmentAnything(HostFamily):
         """See `HostFamily.load_own`."""
         # SAM's pixel statistics are constants of the class and not saved.
         wanted = model.state_dict()
-        constants = {name: wanted[name] for name in ("pixel_mean", "pixel_std") if name in wanted}
-        load_checked(model, {**constants, **state}, what)
+        constants: dict[str, Tensor] = {name: wanted[name] for name in ("pixel_mean", "pixel_std") if name in wanted}
+        load_checked(model, constants | dict(state), what)
 
     def plug(self, model: nn.Module, image_size: int | None) -> Host:
         """See `HostFamily.plug`."""

@@ -96,6 +96,8 @@ def _built(kind: str) -> Any:
         torch.manual_seed(0)
         model = model_class(config()).eval()
         _stir(model)
+        if hasattr(model.vision_encoder.neck, "convs"):
+            _even_out(model)
     return model
 
 
@@ -111,6 +113,22 @@ def _stir(model: nn.Module) -> None:
                 tensor.normal_(std=tensor[0].numel() ** -0.5)
             else:
                 tensor += 0.1 * torch.randn_like(tensor)
+
+
+@torch.no_grad()
+def _even_out(model: Any) -> None:
+    """Scale a feature pyramid so that its maps have deviation 1: RepViT's random weights make them huge."""
+
+    def scale(conv: nn.Module, _: object, output: torch.Tensor) -> torch.Tensor:
+        deviation = output.std()
+        for parameter in conv.parameters():
+            parameter /= deviation
+        return output / deviation
+
+    handles = [conv.register_forward_hook(scale) for conv in model.vision_encoder.neck.convs]
+    model.vision_encoder(torch.randn(1, 3, SIDE, SIDE))
+    for handle in handles:
+        handle.remove()
 
 
 def tiny_host_model(kind: str) -> Any:
