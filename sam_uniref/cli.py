@@ -71,9 +71,7 @@ app.command()(convert)
 app.command()(cache)
 app.command()(weights)
 
-ModelOption = Annotated[
-    str, typer.Option("--model", help="Folder of a saved model, tiny (packaged), or user/name on the hub.")
-]
+ModelOption = Annotated[str, typer.Option("--model", help="A saved model's folder, tiny: packaged, or a hub id.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
 ]
