@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import filter_repo_objects
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import picture, tiny_model
 from tiny_uniref import tiny_uniref
@@ -181,7 +181,7 @@ def test_what_can_t_be_meant(asked: str, options: Any, message: str, hub: Hub) -
         (RepositoryNotFoundError, {}, "neither as a folder nor on the hub"),
         (RevisionNotFoundError, {"revision": "v9"}, "has no revision 'v9'"),
         (GatedRepoError, {}, "those who asked its owner"),
-        (LocalEntryNotFoundError, {}, r"could not be downloaded .* hf download user/name"),
+        (LocalEntryNotFoundError, {}, r"could not be downloaded .*hf download user/name"),
         (LocalEntryNotFoundError, {"local_files_only": True}, "net is not to be asked"),
     ],
 )
@@ -237,6 +237,7 @@ def test_a_configuration_does_not_lead_out(part: str, key: str, value: str, hub:
         SamRef.from_pretrained("user/name")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab./\\:~ ", max_size=8))
 def test_a_bare_name_stays_in_its_folder(name: str) -> None:
     if is_bare_name(name):

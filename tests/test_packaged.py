@@ -62,6 +62,7 @@ def test_what_is_trained_on_it_finds_it_again(tmp_path: Path) -> None:
     trained = SamRef.from_sam("tiny", checkpoint="tiny", text_encoder="tiny")
     trained.save_pretrained(tmp_path / "mine")
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {
+        "README.md",
         "adapters.safetensors",
         "config.json",
         "text_encoder",
