@@ -133,17 +133,18 @@ def test_visitors_have_their_own_things_until_they_leave(tmp_path: Path) -> None
     with pytest.raises(RefusedError, match="no picture yet"):
         two.placed("picture", "picture")
     (one.folder / "file").write_text("mine")
-    both, mine = tmp_path / "both.png", tmp_path / "mine.png"
-    for path in (both, mine):
+    both, mine, page = (tmp_path / name for name in ("both.png", "mine.png", "page.png"))
+    for path in (both, mine, page):
         path.write_text("upload")
-    one.uploads |= {both, mine}
+    visits.keep([page])
+    one.uploads |= {both, mine, page}
     two.uploads.add(both)
     visits.leave("one")
     visits.leave("one")
     assert (one.folder.exists(), mine.exists(), both.exists(), len(visits)) == (False, False, True, 1)
     visits.close()
     assert not (tmp_path / "visits").exists()
-    assert not both.exists()
+    assert (both.exists(), page.exists()) == (False, True)
 
 
 def test_a_session_must_be_known(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def serving(
     ):
         visits = Visits(Path(root) / "visits", most=limits.visitors, keep_seconds=limits.keep_minutes * 60)
         page = build(Site(asked, visits, limits, note))
+        visits.keep(Path(root).rglob("*"))
         page.queue(default_concurrency_limit=4, max_size=64, api_open=False)
         stop = threading.Event()
         sweeper = threading.Thread(target=_sweep, args=(visits, stop), daemon=True, name="forget old visits")

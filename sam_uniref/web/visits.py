@@ -6,7 +6,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,7 +116,12 @@ class Visits:
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._visits: dict[str, Visit] = {}
+        self._kept: frozenset[Path] = frozenset()
         self._lock = threading.Lock()
+
+    def keep(self, files: Iterable[Path]) -> None:
+        """Files that stay though a visitor may name them as an upload: the page's own."""
+        self._kept = frozenset(files)
 
     def __len__(self) -> int:
         return len(self._visits)
@@ -165,5 +170,5 @@ class Visits:
         visit = self._visits.pop(key)
         shutil.rmtree(visit.folder, ignore_errors=True)
         shared = {path for other in self._visits.values() for path in other.uploads}
-        for path in visit.uploads - shared:
+        for path in visit.uploads - shared - self._kept:
             path.unlink(missing_ok=True)
