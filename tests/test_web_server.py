@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,25 +200,6 @@ def test_fuzzed_values(client: Client, one: object, two: object, three: object) 
         answer = client.ask(element, "click", values)
         if not answer.get("success", False):
             assert_nothing_private(answer)
-
-
-def test_what_a_visitor_gave_goes_when_the_visitor_leaves(client: Client) -> None:
-    (path,) = client.upload("leaving.bmp", PICTURES["BMP"]).json()
-    visits = next(client.folder.glob("sam_uniref_web_*")) / "visits"
-    before = set(visits.iterdir())
-    with (
-        httpx.Client(base_url=client._http.base_url, timeout=60) as leaving,
-        leaving.stream("GET", "/gradio_api/heartbeat/leaving") as alive,
-    ):
-        next(alive.iter_lines())
-        assert client.ask("picture_upload", "upload", [file_data(path)], session="leaving")["success"]
-        (mine,) = set(visits.iterdir()) - before
-        assert Path(path).exists()
-    deadline = time.monotonic() + 60
-    while (mine.exists() or Path(path).exists()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not mine.exists()
-    assert not Path(path).exists()
 
 
 # ---- The command ----
