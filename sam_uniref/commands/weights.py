@@ -6,7 +6,7 @@ Heavy imports stand inside the command, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def weights(
         paths = {entry.name: str(fetch_weights(entry, local_files_only=offline)) for entry in wanted}
         typer.echo(json.dumps(paths) if as_json else "\n".join(paths.values()))
         return
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in KNOWN_WEIGHTS:
         places = [folder / entry.file for folder in checkpoint_folders()]
         here = next((str(path) for path in places if path.is_file() and path.stat().st_size == entry.size), None)

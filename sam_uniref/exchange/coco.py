@@ -106,7 +106,8 @@ def encode_coco(
         tolerance: See `encode_polygons`.
     """
     categories = {label: number for number, label in enumerate(all_labels(pictures), start=1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, picture in enumerate(pictures, start=1):
         height, width = picture.size
         images.append({"id": image_id, "file_name": picture.file_name, "width": int(width), "height": int(height)})

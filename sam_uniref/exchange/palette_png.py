@@ -58,5 +58,6 @@ def decode_palette_png(png: bytes | str | Path, labels: Mapping[int, str] | None
     else:
         ids = load_id_map(png)
     numbers = [int(number) for number in np.unique(ids) if number != 0]
-    check_size(*ids.shape, max(1, len(numbers)))
+    height, width = ids.shape
+    check_size(height, width, max(1, len(numbers)))
     return [LabelledMask(ids == number, (labels or {}).get(number, str(number))) for number in numbers]

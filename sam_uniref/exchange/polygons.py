@@ -191,9 +191,9 @@ def _rings(mask: Mask, parts: NDArray[np.integer]) -> Iterator[tuple[Ring, int]]
     order = np.argsort(key)
     key, owner = key[order], np.concatenate(owners)[order]
     following = _following(key, stride)
-    vertex, direction = key // 4, key % 4
+    vertex, heading = key // 4, key % 4
     is_corner = np.zeros(len(key), bool)
-    is_corner[following] = direction[following] != direction  # an edge that begins with a turn
+    is_corner[following] = heading[following] != heading  # an edge that begins with a turn
     successors = following.tolist()
     seen = np.zeros(len(key), bool)
     for start in np.flatnonzero(is_corner).tolist():

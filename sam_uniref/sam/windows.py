@@ -52,9 +52,9 @@ def join(windows: Tensor, height: int, width: int) -> Tensor:
         return grid[:, :height, :width].contiguous()
     joined = windows.new_empty(batch, height, width, heads * head_width)
     source = windows.permute(0, 1, 4, 2, 5, 3, 6)
-    for lines, down, inner_lines in _spans(height, window):
-        for columns, across, inner_columns in _spans(width, window):
-            part = source[:, down, :inner_lines, across, :inner_columns]
+    for lines, rows, inner_lines in _spans(height, window):
+        for columns, stacks, inner_columns in _spans(width, window):
+            part = source[:, rows, :inner_lines, stacks, :inner_columns]
             joined[:, lines, columns].view(part.shape).copy_(part)
     return joined
 

@@ -13,7 +13,7 @@ from prepared_sets import image_row, write_prepared
 
 from sam_uniref import SamRef, UniRef
 from sam_uniref.data.refshapes import RefShapesDataset
-from sam_uniref.sam.build import SAM_SIZES
+from sam_uniref.hosts import HOST_NAMES
 from sam_uniref.video_writing import write_video
 
 FRAMES = 3
@@ -55,7 +55,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_sam(size: Any, *given: Any, **options: Any) -> SamRef:
         if not isinstance(size, str):  # a model that the page has built
             return build(size, *given, **options)
-        assert size in SAM_SIZES
+        assert size in HOST_NAMES
         return build("tiny", checkpoint="tiny", text_encoder="tiny")
 
     def from_pretrained(folder: str | Path, *given: Any, **options: Any) -> SamRef:
