@@ -346,6 +346,19 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         SamRef.from_sam(tmp_path)
 
 
+def test_a_host_is_its_own_published_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def nothing_there(repository: str, *_: object, **__: object) -> Path:
+        asked.append(repository)
+        return tmp_path
+
+    monkeypatch.setattr("sam_uniref.hosts.registry.snapshot", nothing_there)
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        SamRef.from_sam("sam_hq_vit_b", "sam_hq_vit_b")
+    assert asked == ["syscv-community/sam-hq-vit-base"]
+
+
 def test_weights_of_something_else_are_named(tmp_path: Path) -> None:
     own = tiny_host_model("sam2")
     own.save_pretrained(tmp_path / "sam2")

@@ -49,6 +49,26 @@ def test_files_folders_and_globs(folder: Path) -> None:
     assert all(Path(line["mask"]).is_file() and Path(line["overlay"]).is_file() for line in told)
 
 
+def test_the_base_may_be_a_published_name(folder: Path, model: SamRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def loaded(_: object, checkpoint: object, *__: object) -> SamRef:
+        given.append(checkpoint)
+        return model
+
+    monkeypatch.setattr("sam_uniref.loading.load_for_use", loaded)
+    assert run("segment", "pictures/2.png", "--text", SENTENCE, "--checkpoint", "vit_b").exit_code == 0
+    assert given == ["vit_b"]  # a Path would be a path, and never a name
+
+
+def test_a_package_that_is_not_there_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: object) -> SamRef:
+        raise ImportError("EdgeTAM needs timm: pip install timm")
+
+    monkeypatch.setattr("sam_uniref.loading.load_for_use", without)
+    assert_refused(run("segment", "pictures/2.png", "--text", SENTENCE), "needs timm")
+
+
 def test_the_reference_is_encoded_once(folder: Path, model: SamRef, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
     for name in ("encode_reference", "encode_text", "encode_mask", "encode_image"):

@@ -17,6 +17,7 @@ from hostile import painted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
+from refsam_support import tiny_refsam
 from tiny import disc, picture, tiny_model
 
 from sam_uniref import SamRef
@@ -28,7 +29,7 @@ from sam_uniref.web.marks import Marks, read_marks, shown
 from sam_uniref.web.samples import clip_samples, example_samples, picture_samples, vocabulary
 from sam_uniref.web.tracks import follow, next_object
 from sam_uniref.web.uploads import checked_video
-from sam_uniref.web.visits import Visits
+from sam_uniref.web.visits import VideoObject, Visits
 
 SIZE = (60, 80)
 
@@ -147,6 +148,13 @@ def test_visitors_have_their_own_things_until_they_leave(tmp_path: Path) -> None
     assert (both.exists(), page.exists()) == (False, True)
 
 
+def test_a_folder_that_is_named_as_an_upload_stops_nothing(tmp_path: Path) -> None:
+    visits = Visits(tmp_path / "visits")
+    visits.visit("one").uploads |= {tmp_path, tmp_path / "gone.png"}
+    visits.leave("one")
+    assert (len(visits), tmp_path.is_dir()) == (0, True)
+
+
 def test_a_session_must_be_known(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="load the page again"):
         Visits(tmp_path).visit(None)
@@ -195,6 +203,18 @@ def test_everything_that_is_given_is_asked(asked: Asked) -> None:
         assert found.found == bool(found.mask.any())
     with pytest.raises(RefusedError, match="Say what to find"):
         asked.segment(image, sentence=None, marks=Marks(), examples=[])
+
+
+def test_a_model_that_cannot_be_asked_so_says_it(tmp_path: Path) -> None:
+    asked = Asked(tiny_refsam().eval(), "RefSam")
+    image, mask = picture(*SIZE), disc(*SIZE)
+    with pytest.raises(RefusedError, match="give a sentence alone"):
+        asked.segment(image, sentence=None, marks=Marks(), examples=[(image, mask)])
+    write_video(tmp_path / "clip.mp4", [picture(64, 96)] * 2, frames_per_second=5)
+    (tmp_path / "visit").mkdir()
+    video = checked_video(tmp_path / "clip.mp4", tmp_path / "visit", Limits())
+    with pytest.raises(RefusedError, match="give a sentence alone"):
+        follow(asked, video, [VideoObject(1, 0, disc(64, 96), None)], tmp_path / "followed")
 
 
 def test_a_mask_by_paint_or_by_clicks(asked: Asked) -> None:

@@ -51,7 +51,7 @@ class OneLineErrors(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
         except _UsageError as error:
             _refuse_usage(error)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:  # a package of an extra that is not there
             if ctx.meta[_DEBUG]:
                 raise
             complain(str(error))

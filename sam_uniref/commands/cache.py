@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sam_uniref.commands.options import CheckpointOption, DeviceOption
 from sam_uniref.output_checks import check_output_folder
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ def cache(
         typer.Option("--model", help="A saved model, tiny, or vit_b, vit_l, vit_h with --checkpoint; or the YAML's."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The cache's folder; or the YAML's.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
-    ] = None,
+    checkpoint: CheckpointOption = None,
     image_size: Annotated[int | None, typer.Option("--image-size", help="Side of the input square.")] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", help="Of a folder: what it is for; all that it serves by default.")
@@ -57,7 +56,7 @@ def cache(
     shard_views: Annotated[
         int | None, typer.Option("--shard-views", help="Views in a file; by default what makes 128 MiB.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda; the best there is by default.")] = None,
+    device: DeviceOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes, and stop.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Look for broken files, and stop: exit code 1 if any.")
@@ -203,7 +202,7 @@ def _source_options(root: str, overrides: Sequence[str]) -> Any:
 
 
 def _backbone(
-    model: str | None, checkpoint: Path | None, image_size: int | None, settings: RunSettings | None
+    model: str | None, checkpoint: str | None, image_size: int | None, settings: RunSettings | None
 ) -> ImageBackbone:
     """The frozen encoder that is asked for."""
     from sam_uniref.hosts import HOST_NAMES
@@ -219,7 +218,7 @@ def _backbone(
         return build_model(settings).frozen_backbone()
     if model in HOST_NAMES and model != "tiny" and not Path(model).is_dir():
         if checkpoint is None:
-            raise ValueError(f"--model {model} needs --checkpoint: features of random weights serve nothing")
+            raise ValueError(f"--model {model} needs --checkpoint: a file, or {model} for the published one")
         from sam_uniref.samref import SamRef
 
         return SamRef.from_sam(model, checkpoint, image_size=image_size).frozen_backbone()

@@ -9,10 +9,17 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sam_uniref.commands.options import (
+    DEFAULT_MODEL,
+    CheckpointOption,
+    DeviceOption,
+    ImageSizeOption,
+    chosen_device,
+)
 
 if TYPE_CHECKING:
     from sam_uniref.trainable import TrainableModel
@@ -29,17 +36,11 @@ _NOTE = "By a sentence, a click or an example: give any of them, or several toge
 
 def demo(
     model: Annotated[
-        str, typer.Option("--model", help="Folder that save_pretrained wrote, or tiny: packaged.")
-    ] = "tiny",
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Side of the input square; the model's own by default.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, mps; the best there is by default.")
-    ] = None,
+        str, typer.Option("--model", help="A saved model's folder, or a hub id; by default tiny, packaged.")
+    ] = DEFAULT_MODEL,
+    checkpoint: CheckpointOption = None,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen at; any but 127.0.0.1 lets others in.")
     ] = "127.0.0.1",
@@ -72,16 +73,16 @@ def demo(
         import gradio  # noqa: F401 - told early, before the model is loaded
     except ModuleNotFoundError as error:
         raise ValueError(_INSTALL) from error
-    from sam_uniref.loading import best_device, load_for_use, named_device
+    from sam_uniref.loading import load_for_use
     from sam_uniref.web.page import serving
 
-    loaded = load_for_use(model, checkpoint, best_device() if device is None else named_device(device), image_size)
+    loaded = load_for_use(model, checkpoint, chosen_device(device), image_size)
     if host not in _LOCAL:
         typer.echo(
             f"warning: listening at {host}: everybody who reaches this machine can use the page, without a password",
             err=True,
         )
-    note = _TINY_NOTE if model == "tiny" else _NOTE
+    note = _TINY_NOTE if model == DEFAULT_MODEL else _NOTE
     with (
         _ended_by_signals() as ended,
         serving(_asked(loaded, model), note=note, limits=limits, host=host, port=port, browser=open_browser) as url,
@@ -104,7 +105,7 @@ def _asked(loaded: TrainableModel, model: str) -> Asked:
             methods["PerSAM"] = Persam(loaded.sam)
         except ValueError:  # LoRA in the encoder: that is no SAM as it was released
             methods = {}
-    return Asked(loaded, type(loaded).__name__, methods, vocabulary() if model == "tiny" else None)
+    return Asked(loaded, type(loaded).__name__, methods, vocabulary() if model == DEFAULT_MODEL else None)
 
 
 @contextmanager

@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sam_uniref.commands.options import CheckpointOption
+
 if TYPE_CHECKING:
     from sam_uniref.export import Difference
     from sam_uniref.images import RGB, Mask
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder that save_pretrained wrote, or tiny: packaged.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A saved model's folder, a hub id, or tiny: packaged.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     form: Annotated[str, typer.Option("--format", help="onnx, or torch for torch.export programs.")] = "onnx",
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
-    ] = None,
+    checkpoint: CheckpointOption = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side of the input square, fixed in what is written.")
     ] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -26,7 +25,10 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", help="A saved model's folder, or a hub id; by default tiny, packaged.")
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", help="The base SAM's file, where it is not beside the model.")
+    str | None,
+    typer.Option(
+        "--checkpoint", help="The base SAM: its file, or a published one's name (see weights); by default looked for."
+    ),
 ]
 ImageSizeOption = Annotated[
     int | None,
@@ -42,7 +44,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, n
 
 
 def load_model(
-    folder: str | None, checkpoint: Path | None, device: str | None, image_size: int | None, *, quiet: bool
+    folder: str | None, checkpoint: str | None, device: str | None, image_size: int | None, *, quiet: bool
 ) -> TrainableModel:
     """The model, ready to be asked; without a name the packaged one, which is said."""
     if folder is None:

@@ -105,6 +105,8 @@ def build_host(
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)  # before a checkpoint is read, which takes its time
+    if checkpoint == size and size in family.repositories:  # released as a folder, not as a file of that name
+        asked, checkpoint = True, None
     if asked and checkpoint is None:
         checkpoint = published_weights(base, local_files_only=local_files_only)
     if checkpoint is None:

@@ -136,14 +136,17 @@ class Asked:
         return answer(picture, found.mask, f"{title} · {_caption(found, time.perf_counter() - start)}")
 
     def _ask(self, picture: RGB, sentence: str | None, marks: Marks, examples: Examples) -> Segmentation:
-        """One call of the model."""
-        return self.model.segment(
-            picture,
-            text=sentence,
-            examples=_references(examples) or None,
-            points=marks.points or None,
-            labels=marks.labels or None,
-        )
+        """One call of the model, which may be of a kind that can't be asked so."""
+        try:
+            return self.model.segment(
+                picture,
+                text=sentence,
+                examples=_references(examples) or None,
+                points=marks.points or None,
+                labels=marks.labels or None,
+            )
+        except ValueError as error:
+            raise RefusedError(f"The model refuses: {error}.") from error
 
 
 def answer(picture: RGB, mask: Mask, caption: str) -> Answer:

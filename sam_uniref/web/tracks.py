@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam_uniref.images import Mask
+from sam_uniref.images import RGB, Mask
 from sam_uniref.track_files import TrackFiles
-from sam_uniref.tracking import VideoTracker
+from sam_uniref.tracking import FrameResult, VideoTracker
 from sam_uniref.video import read_frames
 from sam_uniref.web.answers import Asked
 from sam_uniref.web.limits import Limits, RefusedError
@@ -74,7 +74,7 @@ def follow(
         report: Told how far it is.
 
     Raises:
-        RefusedError: If there is no object.
+        RefusedError: If there is no object, or the model can't be asked by one.
     """
     if not objects:
         raise RefusedError("Add at least one object to follow.")
@@ -89,10 +89,7 @@ def follow(
     with read_frames(video.path) as reader, files:
         for index, frame in enumerate(reader):
             with asked.lock:
-                for joining in objects:
-                    if joining.frame == index:
-                        tracker.add(joining.object_id, mask=joining.mask, text=joining.sentence)
-                result = tracker.step(frame.picture)
+                result = _step(tracker, frame.picture, [joining for joining in objects if joining.frame == index])
             files.write(frame, result)
             count += 1
             for object_id, visible in result.visible.items():
@@ -100,6 +97,16 @@ def follow(
             if report is not None:
                 report(count, total)
     return Followed(overlay, _zipped(pngs, count, folder / "masks.zip"), rle, count, seen)
+
+
+def _step(tracker: VideoTracker, picture: RGB, joining: Sequence[VideoObject]) -> FrameResult:
+    """One frame with the objects that join at it; the model may be of a kind that can't be asked by them."""
+    try:
+        for one in joining:
+            tracker.add(one.object_id, mask=one.mask, text=one.sentence)
+        return tracker.step(picture)
+    except ValueError as error:
+        raise RefusedError(f"The model refuses: {error}.") from error
 
 
 def _zipped(pngs: Path, count: int, archive: Path) -> Path:
