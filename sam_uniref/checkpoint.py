@@ -198,7 +198,7 @@ def read_config(folder: Path, config_class: type[Config], name: str) -> Config:
 
 def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, local_files_only: bool) -> Path:
     """The base SAM's checkpoint, checked by its hash; a published one that is nowhere is fetched."""
-    from sam_uniref.hosts.registry import family_of, published_weights
+    from sam_uniref.hosts.registry import family_of, published_weights, repository_of
 
     family = family_of(config.sam)
     # Only the name counts: a configuration from elsewhere must not point out of these folders.
@@ -219,7 +219,7 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, lo
     published = weights_of_sha256(config.sam.sha256)
     if given is None and published is not None:
         return fetch_weights(published, local_files_only=local_files_only)
-    if given is None and config.sam.size in family.repositories:
+    if given is None and repository_of(config.sam) is not None:
         fetched = published_weights(config.sam, local_files_only=local_files_only)
         if fetched is not None and file_sha256(family.weights_file(fetched)) == config.sam.sha256:
             return family.weights_file(fetched)

@@ -75,7 +75,12 @@ def test_every_command_says_what_it_does_and_gives_examples(name: tuple[str, ...
 
 def test_examples_name_options_that_exist() -> None:
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        parameters = [
+            parameter
+            for one in (command, *getattr(command, "commands", {}).values())  # data has commands of its own
+            for parameter in one.params
+        ]
+        known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
         if name in ("train", "eval", "compare", "benchmark"):
             continue  # those of the scripts: below
         for option in re.findall(r"(?<=\s)--[a-z-]+", (command.epilog or "").split("--debug, anywhere")[0]):

@@ -354,7 +354,7 @@ def _file(place: Path) -> Path:
         (lambda p, m: ["--model", f"={m}", "--out", p / "o"], "--model takes FOLDER or LABEL=FOLDER, got '="),
         (lambda p, m: ["--model", "after=", "--out", p / "o"], "--model takes FOLDER or LABEL=FOLDER, got 'after='"),
         (lambda p, m: ["--model", m, "--out", _file(p / "taken")], "taken is a file"),
-        (lambda p, m: ["--model", p / "nowhere", "--out", m], "model holds adapters.safetensors, which is of no"),
+        (lambda p, m: ["--model", p / "nowhere", "--out", m], "model holds README.md, which is of no"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--count", "0"], "at least 1 episode of each task, got 0"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--device", "warp"], "no device 'warp'"),
         (lambda p, m: ["--model", m, "--out", p / "o", "--style", "baroque"], "invalid choice: 'baroque'"),

@@ -138,4 +138,4 @@ def test_what_does_not_fit_is_told(state: dict[str, Tensor], tmp_path: Path) -> 
     with pytest.raises(ValueError, match="positive multiple of 16"):
         SamRef.from_sam("mobile_sam", path, image_size=100)
     with pytest.raises(ValueError, match="leave them out"):
-        SamRef.from_sam("mobile_sam", compile=True)
+        SamRef.from_sam("mobile_sam", checkpoint=None, compile=True)

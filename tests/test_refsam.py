@@ -284,7 +284,7 @@ def test_round_trip(trained_text: bool, tmp_path: Path) -> None:
             torch.nn.init.normal_(parameter, std=NOISE)
     model.save_pretrained(tmp_path / "model")
     names = {path.name for path in (tmp_path / "model").iterdir()}
-    assert names == {"config.json", "adapters.safetensors", "base_sam.safetensors", "text_encoder"}
+    assert names == {"README.md", "config.json", "adapters.safetensors", "base_sam.safetensors", "text_encoder"}
     loaded = RefSam.from_pretrained(tmp_path / "model")
     assert loaded.config == model.config
     assert not loaded.training

@@ -349,6 +349,7 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path: Path, trained_text: bool
     assert got.score == expected.score
     assert loaded.fingerprint() == model.fingerprint()
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "text_encoder",

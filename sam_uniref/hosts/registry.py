@@ -105,20 +105,26 @@ def build_host(
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)  # before a checkpoint is read, which takes its time
-    if checkpoint == size and size in family.repositories:  # released as a folder, not as a file of that name
+    if checkpoint == size and repository_of(base) is not None:  # released as a folder, not as a file of that name
         asked, checkpoint = True, None
     if asked and checkpoint is None:
         checkpoint = published_weights(base, local_files_only=local_files_only)
     if checkpoint is None:
         logger.warning("%s %s has random weights: no checkpoint was given", family.title, base.size)
     else:
-        given = base_checkpoint(checkpoint, local_files_only=local_files_only).absolute()
-        if given == family.weights_file(given.parent):  # what such folders hold has one name; theirs tells more
-            given = given.parent
+        given = base_checkpoint(checkpoint, local_files_only=local_files_only)
         file = family.weights_file(given)
         family.load(model, file, base)
-        base.checkpoint, base.sha256 = given.name, file_sha256(file)
+        named = given.absolute()
+        if named == family.weights_file(named.parent):  # what such folders hold has one name; theirs tells more
+            named = named.parent
+        base.checkpoint, base.sha256 = named.name, file_sha256(file)
     return family.plug(model, image_size), base
+
+
+def repository_of(base: BaseSamConfig) -> str | None:
+    """The hub id of a host's released weights, where these are a folder of transformers'."""
+    return None if base.architecture is not None else family_of(base).repositories.get(base.size)
 
 
 def published_weights(base: BaseSamConfig, *, local_files_only: bool = False) -> Path | None:
@@ -128,10 +134,9 @@ def published_weights(base: BaseSamConfig, *, local_files_only: bool = False) ->
         FileNotFoundError: If they are neither here nor to be had.
         ValueError: If what is published is not what was released.
     """
-    family = family_of(base)
-    if base.size in family.repositories:
-        repository = family.repositories[base.size]
-        return snapshot(repository, family.title, _REPOSITORY_FILES, local_files_only=local_files_only)
+    repository = repository_of(base)
+    if repository is not None:
+        return snapshot(repository, family_of(base).title, _REPOSITORY_FILES, local_files_only=local_files_only)
     known = find_known(base.size)
     return None if known is None else fetch_weights(known, local_files_only=local_files_only)
 
