@@ -20,6 +20,7 @@ from sam_uniref.config import BaseSamConfig, LoraConfig
 from sam_uniref.eval.baselines.prompting import PromptedSam
 from sam_uniref.hosts import HOST_NAMES
 from sam_uniref.hosts.registry import family_of
+from sam_uniref.hub.card import card_text
 from sam_uniref.refsam import RefSam
 from sam_uniref.train.build import build_model
 from sam_uniref.train.made_up import made_up_batch
@@ -357,6 +358,14 @@ def test_a_host_is_its_own_published_checkpoint(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         SamRef.from_sam("sam_hq_vit_b", "sam_hq_vit_b")
     assert asked == ["syscv-community/sam-hq-vit-base"]
+
+
+def test_a_card_says_where_a_host_is_published() -> None:
+    model = SamRef.from_sam(tiny_host_model("sam2"), config=options())
+    model.config.sam.checkpoint, model.config.sam.sha256 = "downloaded", "0" * 64
+    assert "not a published one" in card_text(model)
+    model.config.sam.size = "sam2.1_hiera_tiny"
+    assert "is fetched from facebook/sam2.1-hiera-tiny" in card_text(model)
 
 
 def test_weights_of_something_else_are_named(tmp_path: Path) -> None:

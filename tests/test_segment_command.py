@@ -66,7 +66,7 @@ def test_a_package_that_is_not_there_is_one_line(folder: Path, monkeypatch: pyte
         raise ImportError("EdgeTAM needs timm: pip install timm")
 
     monkeypatch.setattr("sam_uniref.loading.load_for_use", without)
-    assert_refused(run("segment", "pictures/2.png", "--text", SENTENCE), "needs timm")
+    assert_refused(run("segment", "pictures/2.png", "--text", SENTENCE, "--quiet"), "needs timm")
 
 
 def test_the_reference_is_encoded_once(folder: Path, model: SamRef, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,12 +194,16 @@ def _base_lines(model: TrainableModel) -> list[str]:
         return [
             f"Base model: a SAM `{size}` without a published checkpoint; its weights are in `base_sam.safetensors`."
         ]
-    known = weights_of_sha256(sha256)
+    from sam_uniref.hosts.registry import repository_of  # which knows this module
+
+    known, repository = weights_of_sha256(sha256), repository_of(str(size))
     lines = [f"Base model, frozen and not in this folder: SAM `{size}`, `{_plain(file)}`, sha256 `{sha256}`."]
     if file in [base_checkpoint(name).name for name in PACKAGED]:
         lines.append("It comes with sam_uniref.")
     elif known is not None:
         lines.append(f"It is {known.title} ({known.licence}) and is fetched from {known.url} if it is not there.")
+    elif repository is not None:
+        lines.append(f"If it is not there, it is fetched from {repository} on the hub, if that has this sha256.")
     else:
         lines.append("It is not a published one: put it beside this folder, or give its path with `checkpoint=`.")
     return lines

@@ -134,10 +134,13 @@ class HubModel(ModelHubMixin, library_name="sam_uniref", paper_url="https://arxi
                 f"others could not load this model: its text encoder {text.name} is a folder of this machine. Build it "
                 "with one that has a hub id, or push the text encoder first and set model.config.text_encoder.name"
             )
+        from sam_uniref.hosts.registry import repository_of  # which knows this module
+
         base = config.to_dict().get("sam") or {}
         if (
             base.get("checkpoint")
             and weights_of_sha256(base.get("sha256")) is None
+            and repository_of(base["size"]) is None
             and not _is_packaged(base["checkpoint"])
         ):
             logger.warning(
