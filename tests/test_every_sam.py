@@ -364,7 +364,7 @@ def test_a_card_says_where_a_host_is_published() -> None:
     model = SamRef.from_sam(tiny_host_model("sam2"), config=options())
     model.config.sam.checkpoint, model.config.sam.sha256 = "downloaded", "0" * 64
     assert "not a published one" in card_text(model)
-    model.config.sam.size = "sam2.1_hiera_tiny"
+    model.config.sam.size, model.config.sam.architecture = "sam2.1_hiera_tiny", None
     assert "is fetched from facebook/sam2.1-hiera-tiny" in card_text(model)
 
 

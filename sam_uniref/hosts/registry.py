@@ -141,11 +141,6 @@ def published_weights(base: BaseSamConfig, *, local_files_only: bool = False) ->
     return None if known is None else fetch_weights(known, local_files_only=local_files_only)
 
 
-def repository_of(size: str) -> str | None:
-    """Hub id of a named host's released weights; None where they are a file, or there is no such name."""
-    return family_of(BaseSamConfig(size=size)).repositories.get(size) if size in HOST_NAMES else None
-
-
 def saved_host(base: BaseSamConfig, checkpoint: Path | None, own_weights: Path) -> Host:
     """The host of a saved model.
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sam_uniref.config import unknown_key
 from sam_uniref.hub.known import find_text_encoder, weights_of_sha256
@@ -18,6 +18,7 @@ from sam_uniref.packaged import PACKAGED, base_checkpoint
 from sam_uniref.version import __version__
 
 if TYPE_CHECKING:
+    from sam_uniref.config import BaseSamConfig, PluggedConfig
     from sam_uniref.trainable import TrainableModel
 
 CARD_FILE = "README.md"
@@ -196,7 +197,7 @@ def _base_lines(model: TrainableModel) -> list[str]:
         ]
     from sam_uniref.hosts.registry import repository_of  # which knows this module
 
-    known, repository = weights_of_sha256(sha256), repository_of(str(size))
+    known, repository = weights_of_sha256(sha256), repository_of(_base_config(model))
     lines = [f"Base model, frozen and not in this folder: SAM `{size}`, `{_plain(file)}`, sha256 `{sha256}`."]
     if file in [base_checkpoint(name).name for name in PACKAGED]:
         lines.append("It comes with sam_uniref.")
@@ -291,6 +292,11 @@ def _tasks(model: TrainableModel) -> list[tuple[str, str]]:
 def _base(model: TrainableModel) -> dict[str, Any]:
     """The configuration of the SAM that it is plugged into; empty where there is none."""
     return model.config.to_dict().get("sam") or {}
+
+
+def _base_config(model: TrainableModel) -> BaseSamConfig:
+    """The same, of a model that has one."""
+    return cast("PluggedConfig", model.config).sam
 
 
 def _plain(text: str) -> str:

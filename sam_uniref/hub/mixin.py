@@ -15,6 +15,7 @@ from sam_uniref.hub.card import CARD_FILE, card_text, is_generated
 from sam_uniref.hub.known import weights_of_sha256
 
 if TYPE_CHECKING:
+    from sam_uniref.config import PluggedConfig
     from sam_uniref.trainable import TrainableModel
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class HubModel(ModelHubMixin, library_name="sam_uniref", paper_url="https://arxi
         if (
             base.get("checkpoint")
             and weights_of_sha256(base.get("sha256")) is None
-            and repository_of(base["size"]) is None
+            and repository_of(cast("PluggedConfig", config).sam) is None
             and not _is_packaged(base["checkpoint"])
         ):
             logger.warning(
