@@ -19,7 +19,7 @@ from sam_uniref import MaskReference, SamRef, SamRefConfig
 from sam_uniref.config import BaseSamConfig, LoraConfig
 from sam_uniref.eval.baselines.prompting import PromptedSam
 from sam_uniref.hosts import HOST_NAMES
-from sam_uniref.hosts.registry import family_of
+from sam_uniref.hosts.registry import family_of, saved_host
 from sam_uniref.hub.card import card_text
 from sam_uniref.refsam import RefSam
 from sam_uniref.train.build import build_model
@@ -376,6 +376,14 @@ def test_weights_of_something_else_are_named(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "sam2" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"1 missing \(mask_decoder.iou_token.weight\)"):
         SamRef.from_sam(tmp_path / "sam2")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:user/model", "local-dir:/etc", "", "../model"])
+def test_an_edgetam_asks_no_hub_for_its_image_encoder(name: str) -> None:
+    pytest.importorskip("timm")
+    given = {"model_type": "edgetam", "vision_config": {"backbone_config": {"architecture": name}}}
+    with pytest.raises(ValueError, match="is one of timm's"):
+        saved_host(BaseSamConfig(size="edgetam", architecture=given), None, Path("nowhere"))
 
 
 def test_edgetam_without_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,12 @@ def test_the_sample_runs_without_torch(model: SamRef, exported: Path, tmp_path: 
         assert (ours.mask != theirs).mean() < 1e-3
         assert float(done.stdout.split()[1].rstrip(",")) == pytest.approx(ours.score, abs=2e-3)
     assert mask.any()
+    command = [sys.executable, exported / "segment.py", "street.png", "--example", "example.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1][-38:]) == (
+        2,
+        "--example takes IMG:MASK, got example.png"[-38:],
+    )
 
 
 def test_torch_programs_have_the_models_numbers(model: SamRef) -> None:

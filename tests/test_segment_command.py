@@ -192,6 +192,12 @@ def test_quiet_says_nothing_and_the_packaged_model_is_said(folder: Path) -> None
         (["pictures/*.tif"], "pictures/*.tif holds no pictures"),
         (["pictures/cats/1.jpg", "pictures/dogs/1.jpg"], "would both be called 1; ask for them one after the other"),
         (["pictures", "--out", "pictures"], "is where"),
+        (
+            ["pictures/2.png", "--example", "pictures/2.png:pictures/2.mask.png", "--out", "pictures"],
+            "2.mask.png is read",
+        ),
+        (["pictures/2.png", "--point", "nan,3"], "--point takes 2 numbers"),
+        (["pictures/2.png", "--box", "0,0,inf,3"], "--box takes 4 numbers"),
         (["pictures/2.png", "--max-pixels", "0"], "must be at least 1"),
         (["pictures/2.png", "--reference", "none.safetensors"], "give --reference, or --text and --example, not both"),
     ],

@@ -44,6 +44,9 @@ from sam_uniref.nearest import did_you_mean
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.state import whole_file, write_json
 
+# What the names of results beside each other end in; a file that is read and called so may be about to be replaced.
+RESULT_ENDINGS = (".mask.png", ".ids.png", ".overlay.png")
+
 
 class _Writer(ABC):
     """One format.

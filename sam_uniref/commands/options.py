@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -77,7 +78,7 @@ def numbers(given: str, count: int, option: str) -> list[float]:
         values = [float(part) for part in given.split(",")]
     except ValueError:
         values = []
-    if len(values) != count:
+    if len(values) != count or not all(math.isfinite(value) for value in values):
         raise ValueError(f"{option} takes {count} numbers with commas between, got {given!r}")
     return values
 

@@ -50,6 +50,11 @@ class _Asked:
     points: Sequence[Sequence[float]]
     box: Sequence[float] | None
 
+    def files(self) -> list[Path]:
+        """What is read beside the pictures."""
+        shown = [Path(str(part)) for example in self.examples for part in (example.image, example.mask)]
+        return shown if self.reference is None else [*shown, self.reference]
+
     def encoded(self, model: TrainableModel) -> Reference | None:
         """The reference, encoded once; None where points and box are all."""
         if self.text is None and not self.examples:
@@ -92,7 +97,7 @@ def segment(
     asked = _asked(text, example, reference, point, box)
     check_characters(label or "", "--label")
     check_output_folder(out)
-    from sam_uniref.commands.mask_files import MaskFiles, checked_formats
+    from sam_uniref.commands.mask_files import RESULT_ENDINGS, MaskFiles, checked_formats
     from sam_uniref.commands.pictures import find_pictures
     from sam_uniref.images import image_size as size_of
     from sam_uniref.images import pixel_limit
@@ -101,8 +106,10 @@ def segment(
     kinds = checked_formats(formats or ["png"])
     with pixel_limit(max_pixels):
         pictures = find_pictures(images)
-        if any(not source.is_file() for source in images):
-            check_output_folder(out, read=[picture.path for picture in pictures])
+        read = [picture.path for picture in pictures]
+        if all(source.is_file() for source in images):
+            read = [path for path in (*read, *asked.files()) if path.name.endswith(RESULT_ENDINGS)]
+        check_output_folder(out, read=read)
         if len(pictures) == 1:
             size_of(pictures[0].path)  # refuses what is no picture before a model is loaded
         encoded = None if asked.reference is None else Reference.load(asked.reference)

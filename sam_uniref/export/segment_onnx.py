@@ -171,6 +171,8 @@ def main() -> None:
     if asked.text is None and not asked.example:
         parser.error("say what to segment: --text, --example, or both")
     pairs = [example.rpartition(":") for example in asked.example]
+    if not all(image and mask for image, _, mask in pairs):
+        parser.error(f"--example takes IMG:MASK, got {' '.join(asked.example)}")
     examples = [(open_image(image), open_mask(mask)) for image, _, mask in pairs]
     mask, score = ExportedModel(asked.model).segment(open_image(asked.image), asked.text, examples)
     Image.fromarray(mask.astype(np.uint8) * 255).save(asked.out)

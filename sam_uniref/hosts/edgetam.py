@@ -31,6 +31,8 @@ class EdgeTam(TransformersFamily):
         """See `HostFamily.build`. The image encoder is ``timm``'s."""
         if importlib.util.find_spec("timm") is None:
             raise ImportError("EdgeTAM's image encoder comes from timm, which is not installed; pip install timm")
+        if base.architecture is not None:
+            self.architecture_of(base.architecture)
         return super().build(base)
 
     def architecture_of(self, source: Any) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class EdgeTam(TransformersFamily):
         vision = architecture.get("vision_config", {})
         backbone = vision.get("backbone_config", {})
         kept = {key: value for key, value in backbone.items() if key != "label_names"}
+        _check_timm_name(str(kept.get("architecture", "")))
         return {**architecture, "vision_config": {**vision, "backbone_config": kept}}
 
     def named_architecture(self, name: str) -> dict[str, Any]:
@@ -58,3 +61,9 @@ class EdgeTam(TransformersFamily):
     def plug(self, model: nn.Module, image_size: int | None) -> Host:
         """See `HostFamily.plug`."""
         return Sam2Host(model, image_size or self.image_size_step(model)[1])
+
+
+def _check_timm_name(name: str) -> None:
+    """Refuse what timm would ask the net for, or look for among files: its own models are plain words."""
+    if not name.replace("_", "").replace(".", "").isalnum():
+        raise ValueError(f"the image encoder of an EdgeTAM is one of timm's, such as 'repvit_m1', got {name!r}")
