@@ -112,7 +112,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def files_of(client: Client) -> set[Path]:
-    """All that the server keeps; Gradio's upload button leaves an empty file each time, of which nothing can be learnt."""
+    """All that the server keeps, but for the empty file that Gradio's upload button leaves of each upload."""
     return {path for path in client.folder.rglob("*") if path.is_file() and path.stat().st_size}
 
 

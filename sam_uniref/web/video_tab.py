@@ -37,7 +37,7 @@ def video_tab(site: Site) -> None:
             with gr.Row():
                 add = gr.Button("Add this object", size="sm", elem_id="add_object", min_width=100)
                 masks = gr.UploadButton(
-                    "Add objects by a mask", file_types=["image"], size="sm", elem_id="ids_upload", min_width=100
+                    "Add by a mask", file_types=["image"], size="sm", elem_id="ids_upload", min_width=100
                 )
                 drop = gr.Button("Start over", size="sm", elem_id="drop_objects", min_width=100)
             objects = gr.HTML(elem_id="objects")
