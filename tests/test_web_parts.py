@@ -174,6 +174,21 @@ def test_who_does_nothing_is_forgotten(tmp_path: Path) -> None:
     assert len(visits) == 2
 
 
+def test_what_is_written_for_one_who_has_left_goes_too(tmp_path: Path) -> None:
+    visits = Visits(tmp_path)
+    visit, other = visits.visit("one"), visits.visit("two")
+    (path,) = visit.write("found", [picture(*SIZE)])
+    assert Path(path).parent.parent == visit.folder
+    visit.write("found", [picture(*SIZE)])
+    assert not Path(path).exists(), "the answer before is gone"
+    visits.leave("one")
+    with pytest.raises(RefusedError, match="has ended"):
+        visit.write("found", [picture(*SIZE)])
+    visit.folder.mkdir()
+    visits.expire()
+    assert list(tmp_path.iterdir()) == [other.folder]
+
+
 def test_another_picture_at_the_same_place_has_another_number(tmp_path: Path) -> None:
     visit = Visits(tmp_path).visit("one")
     assert visit.place("picture", picture(*SIZE)).number != visit.place("picture", picture(*SIZE)).number

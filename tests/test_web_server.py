@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +61,18 @@ class Client:
         """Any page."""
         return self._http.get(path)
 
+    @contextmanager
+    def heartbeat(self, session: str) -> Iterator[None]:
+        """The connection that says a page is open. It is dropped without a word."""
+        address = self._http.base_url
+        with socket.create_connection((address.host, address.port), timeout=60) as connection:
+            request = f"GET /gradio_api/heartbeat/{session} HTTP/1.1\r\nHost: {address.host}:{address.port}\r\n\r\n"
+            connection.sendall(request.encode())
+            while b"ALIVE" not in connection.recv(4096):
+                pass
+            yield
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
     def upload(self, name: str, content: bytes) -> Any:
         """Send a file as the page does."""
         return self._http.post("/gradio_api/upload", files={"files": (name, content)})
@@ -74,20 +91,46 @@ class Client:
         raise AssertionError("the event did not end")
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    import tempfile
-
-    folder = tmp_path_factory.mktemp("server")
+@contextmanager
+def served(folder: Path, **limited: float) -> Iterator[Client]:
+    """A client of a server with a temporary folder of its own, of which nothing is left after."""
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
-        limits = Limits(upload_megabytes=1, megapixels=0.25, frames=6)
+        limits = Limits(upload_megabytes=1, megapixels=0.25, frames=6, **limited)
         with serving(Asked(tiny_model(), "SamRef"), note="A test.", limits=limits) as url:
             assert "//127.0.0.1:" in url
             yield Client(url, folder)
         assert list(folder.iterdir()) == [], "nothing is left of the server"
     finally:
         tempfile.tempdir = before
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with served(tmp_path_factory.mktemp("server")) as opened:
+        yield opened
+
+
+def files_of(client: Client) -> set[Path]:
+    """All that the server keeps, but for the empty file that Gradio's upload button leaves of each upload."""
+    return {path for path in client.folder.rglob("*") if path.is_file() and path.stat().st_size}
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether something comes true in time."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.1)
+    return true()
+
+
+def ask_everything(client: Client, session: str, seed: int) -> None:
+    """What leaves files at the server: an upload, an answer, an example, a comparison."""
+    (path,) = client.upload("picture.png", encoded(noise(40 + seed, 60), "PNG")).json()
+    for element in ("picture_upload", "example_upload", "compared_upload"):
+        assert client.ask(element, "upload", [file_data(path)], session)["success"]
+    assert client.ask("segment", "click", [None, "the noise", None], session)["success"]
+    assert client.ask("compare", "click", [None, "the noise", None], session)["success"]
 
 
 def file_data(path: str) -> dict[str, Any]:
@@ -127,6 +170,24 @@ def test_visitors_get_answers_about_their_own_pictures(client: Client) -> None:
         assert caption
     answer = client.ask("segment", "click", [None, "the noise", None], "three")
     assert "no picture yet" in errors_of(answer)
+
+
+def test_all_of_a_visitor_goes_when_the_connection_drops(client: Client) -> None:
+    before = files_of(client)
+    with client.heartbeat("dropped"):
+        ask_everything(client, "dropped", seed=1)
+        assert len(files_of(client) - before) >= 4
+    assert until(lambda: files_of(client) <= before), files_of(client) - before
+
+
+def test_all_of_a_visitor_without_a_connection_goes_after_keep_minutes(tmp_path: Path) -> None:
+    """As one whose machine vanished from the network: the server can't know, and waits no longer than was said."""
+    with served(tmp_path, keep_minutes=4 / 60) as client:
+        before = files_of(client)
+        ask_everything(client, "vanished", seed=2)
+        assert files_of(client) - before
+        client.upload("never-named.png", PICTURES["PNG"])
+        assert until(lambda: files_of(client) <= before), files_of(client) - before
 
 
 def test_a_video_from_upload_to_files(client: Client, tmp_path: Path) -> None:

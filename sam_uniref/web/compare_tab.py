@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
+from sam_uniref.web.answers import Answer
 from sam_uniref.web.marks import Marks
 from sam_uniref.web.pad import PAINT, POINTS, pad
 from sam_uniref.web.samples import example_samples
 from sam_uniref.web.site import PICTURES, Site, sample_strip, told
+from sam_uniref.web.visits import Visit
 
 _PLACE, _EXAMPLE = "compared", "compared_example"
 
@@ -17,7 +20,7 @@ _PLACE, _EXAMPLE = "compared", "compared_example"
 def compare_tab(site: Site) -> None:
     """Build the tab and wire it."""
     pairs = [(picture, f"example {n}") for n, (picture, _) in enumerate(example_samples(), 1)]
-    samples = sample_strip("compared_samples", pairs, columns=6, height=190)
+    samples = sample_strip("compared_samples", pairs, columns=len(pairs))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1):
             upload = gr.UploadButton("Choose a picture", file_types=["image"], elem_id="compared_upload", size="sm")
@@ -72,7 +75,7 @@ class _Handlers:
         picture, marks = site.marks(value, _PLACE, "picture", request)
         shown = site.marked_example(example, _EXAMPLE, request)
         answers = site.asked.compare(picture, sentence=sentence, marks=marks, examples=[] if shown is None else [shown])
-        return [(answer.overlay, answer.caption) for answer in answers]
+        return _outputs(site.visit(request), answers)
 
     def sample(self, chosen: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show one of the page's own pairs, and ask everybody."""
@@ -81,4 +84,10 @@ class _Handlers:
         query = site.show(picture, _PLACE, request)
         shown = site.show(example[0], _EXAMPLE, request, mask=example[1])
         answers = site.asked.compare(picture, sentence=None, marks=Marks(), examples=[example])
-        return query, "", shown, [(answer.overlay, answer.caption) for answer in answers]
+        return query, "", shown, _outputs(site.visit(request), answers)
+
+
+def _outputs(visit: Visit, answers: Sequence[Answer]) -> list[tuple[str, str]]:
+    """Answers as the gallery shows them."""
+    paths = visit.write("compared", [answer.overlay for answer in answers])
+    return [(path, answer.caption) for path, answer in zip(paths, answers, strict=True)]

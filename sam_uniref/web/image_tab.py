@@ -6,9 +6,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image as PILImage
 
-from sam_uniref.images import RGB, Mask
 from sam_uniref.segmentation import overlay_mask
 from sam_uniref.web.answers import EXAMPLE_COLOR, Answer
 from sam_uniref.web.limits import RefusedError
@@ -17,6 +15,7 @@ from sam_uniref.web.pad import PAINT, POINTS, pad
 from sam_uniref.web.samples import picture_samples
 from sam_uniref.web.site import EVENT, EXAMPLE_WITHOUT_MASK, PICTURES, Site, examples_of, sample_strip, told
 from sam_uniref.web.uploads import small
+from sam_uniref.web.visits import Visit
 
 _PLACE, _EXAMPLE = "picture", "example"
 _THUMBNAIL = 160
@@ -56,9 +55,7 @@ def image_tab(site: Site) -> None:
                     show_label=False, interactive=False, elem_id="mask", elem_classes="result", format="png",
                     buttons=["download"],
                 )  # fmt: skip
-            samples = sample_strip(
-                "picture_samples", [(s.picture, s.caption) for s in picture_samples()], columns=3, height=350
-            )
+            samples = sample_strip("picture_samples", [(s.picture, s.caption) for s in picture_samples()], columns=3)
     handlers = _Handlers(site)
     results = [overlay, mask, caption]
     site.takes_picture(upload, _PLACE, query)
@@ -88,14 +85,14 @@ class _Handlers:
             raise RefusedError(f"At most {self._site.limits.examples} examples are taken.")
         visit.examples.append(shown)
         del visit.places[_EXAMPLE]
-        return None, _added(visit.examples)
+        return None, _added(visit)
 
     def drop_examples(self, request: gr.Request) -> tuple[Any, ...]:
         """Forget all examples."""
         visit = self._site.visit(request)
         visit.examples.clear()
         visit.places.pop(_EXAMPLE, None)
-        return None, _added([])
+        return None, _added(visit)
 
     def segment(self, value: object, words: str, example: object, request: gr.Request) -> tuple[Any, ...]:
         """Find what all that is given points at."""
@@ -107,7 +104,7 @@ class _Handlers:
         if shown is None and _EXAMPLE in visit.places and sentence is None and not marks.points:
             raise RefusedError(EXAMPLE_WITHOUT_MASK)
         found = site.asked.segment(picture, sentence=sentence, marks=marks, examples=examples_of(visit, shown))
-        return _outputs(found)
+        return _outputs(visit, found)
 
     def sample(self, chosen: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show one of the page's own pictures and ask about it."""
@@ -128,17 +125,18 @@ class _Handlers:
         if picked.example is not None:
             example = site.show(picked.example[0], _EXAMPLE, request, mask=picked.example[1])
         opened = gr.update(open=example is not None)
-        return query, picked.sentence or "", opened, example, _added([]), *_outputs(found)
+        return query, picked.sentence or "", opened, example, _added(visit), *_outputs(visit, found)
 
 
-def _outputs(found: Answer) -> tuple[np.ndarray, np.ndarray, str]:
+def _outputs(visit: Visit, found: Answer) -> tuple[str, str, str]:
     """An answer as the tab shows it."""
-    return found.overlay, found.mask, found.caption
+    overlay, mask = visit.write("found", [found.overlay, found.mask])
+    return overlay, mask, found.caption
 
 
-def _added(examples: list[tuple[RGB, Mask]]) -> dict[str, Any]:
+def _added(visit: Visit) -> dict[str, Any]:
     """The examples that were added, painted."""
-    painted: list[PILImage.Image] = [
-        small(overlay_mask(picture, mask, EXAMPLE_COLOR), _THUMBNAIL) for picture, mask in examples
+    painted = [
+        np.asarray(small(overlay_mask(picture, mask, EXAMPLE_COLOR), _THUMBNAIL)) for picture, mask in visit.examples
     ]
-    return gr.update(value=painted, visible=True if painted else "hidden")
+    return gr.update(value=visit.write("examples", painted), visible=True if painted else "hidden")

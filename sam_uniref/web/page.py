@@ -22,8 +22,7 @@ from sam_uniref.web.video_tab import video_tab
 from sam_uniref.web.visits import Visits
 
 LOCAL_HOST = "127.0.0.1"
-# How often what is too old is looked for.
-_SWEEP_SECONDS = 30
+_LONGEST_SWEEP_SECONDS = 30
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _FIXED_FONT = ("ui-monospace", "Consolas", "monospace")
 
@@ -31,8 +30,9 @@ _FIXED_FONT = ("ui-monospace", "Consolas", "monospace")
 def build(site: Site) -> gr.Blocks:
     """The page's layout with all its events."""
     age = max(1, int(site.limits.keep_minutes * 60))
+    # This removes uploads that no event ever named; the others go with their visitors.
     with gr.Blocks(
-        title="sam_uniref", analytics_enabled=False, delete_cache=(min(_SWEEP_SECONDS, age), age), fill_width=False
+        title="sam_uniref", analytics_enabled=False, delete_cache=(_sweep_seconds(site.limits), age), fill_width=False
     ) as page:
         with gr.Column(elem_id="title"):
             gr.Markdown(f"# Segment what you point at\n{site.note}")
@@ -87,7 +87,9 @@ def serving(
         visits.keep(Path(root).rglob("*"))
         page.queue(default_concurrency_limit=4, max_size=64, api_open=False)
         stop = threading.Event()
-        sweeper = threading.Thread(target=_sweep, args=(visits, stop), daemon=True, name="forget old visits")
+        sweeper = threading.Thread(
+            target=_sweep, args=(visits, _sweep_seconds(limits), stop), daemon=True, name="sweeper"
+        )
         try:
             _, url, _ = page.launch(**_launch_options(limits, host, port, browser))
             sweeper.start()
@@ -124,9 +126,14 @@ def _launch_options(limits: Limits, host: str, port: int | None, browser: bool) 
     }
 
 
-def _sweep(visits: Visits, stop: threading.Event) -> None:
+def _sweep_seconds(limits: Limits) -> int:
+    """How often what is too old is looked for, in seconds."""
+    return max(1, min(_LONGEST_SWEEP_SECONDS, int(limits.keep_minutes * 60)))
+
+
+def _sweep(visits: Visits, seconds: int, stop: threading.Event) -> None:
     """Forget old visits until told to stop."""
-    while not stop.wait(_SWEEP_SECONDS):
+    while not stop.wait(seconds):
         visits.expire()
 
 

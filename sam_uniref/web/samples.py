@@ -18,7 +18,7 @@ CLIP_SIDE = 384
 _FRAMES = 12
 _FRAMES_PER_SECOND = 5
 # Of the validation split, as anybody may draw it; the first ones.
-_SENTENCES, _EPISODES = 3, 2
+_SENTENCES, _EPISODES, _COMPARED = 3, 2, 6
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def picture_samples() -> tuple[PictureSample, ...]:
 def example_samples() -> tuple[tuple[RGB, tuple[RGB, Mask]], ...]:
     """Pictures, each with an example of an object of the same shape."""
     episodes = RefShapesDataset("samples", "fss", side=SIDE)
-    drawn = [episodes.episode(index) for index in range(_EPISODES + 1)]
+    drawn = [episodes.episode(index) for index in range(_COMPARED)]
     return tuple((d.image, (d.references[0].image, d.references[0].mask)) for d in drawn)
 
 

@@ -95,13 +95,13 @@ class Site:
         upload.upload(told(take), upload, shown_at, **EVENT)
 
 
-def sample_strip(name: str, pictures: Sequence[tuple[RGB, str]], *, columns: int, height: int) -> gr.Gallery:
+def sample_strip(name: str, pictures: Sequence[tuple[RGB, str]], *, columns: int) -> gr.Gallery:
     """Small pictures that are tried by a click, with what is read below them."""
     return gr.Gallery(
         [(small(picture, _THUMBNAIL), caption) for picture, caption in pictures],
         label="Try one of these",
         columns=columns,
-        height=height,
+        height="auto",
         fit_columns=False,
         allow_preview=False,
         object_fit="cover",

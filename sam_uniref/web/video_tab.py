@@ -35,9 +35,11 @@ def video_tab(site: Site) -> None:
                 max_length=site.limits.sentence,
             )  # fmt: skip
             with gr.Row():
-                add = gr.Button("Add this object", size="sm", elem_id="add_object")
-                masks = gr.UploadButton("Add objects by a mask", file_types=["image"], size="sm", elem_id="ids_upload")
-                drop = gr.Button("Start over", size="sm", elem_id="drop_objects")
+                add = gr.Button("Add this object", size="sm", elem_id="add_object", min_width=100)
+                masks = gr.UploadButton(
+                    "Add by a mask", file_types=["image"], size="sm", elem_id="ids_upload", min_width=100
+                )
+                drop = gr.Button("Start over", size="sm", elem_id="drop_objects", min_width=100)
             objects = gr.HTML(elem_id="objects")
             go = gr.Button("Follow", variant="primary", elem_id="follow")
         with gr.Column(scale=1):
@@ -46,9 +48,7 @@ def video_tab(site: Site) -> None:
             )
             caption = gr.Markdown(elem_id="video_caption")
             files = gr.File(label="Take home", interactive=False, visible="hidden", elem_id="video_files")
-            samples = sample_strip(
-                "clip_samples", [(s.frames[0], s.caption) for s in clip_samples()], columns=3, height=200
-            )
+            samples = sample_strip("clip_samples", [(s.frames[0], s.caption) for s in clip_samples()], columns=3)
     handlers = _Handlers(site)
     given = [frame, number, objects, overlay, caption, files]
     results = [overlay, caption, files]

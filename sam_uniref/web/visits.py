@@ -6,10 +6,12 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image as PILImage
 
 from sam_uniref.images import RGB, Mask
 from sam_uniref.web.limits import RefusedError
@@ -74,12 +76,29 @@ class Visit:
         """A new folder, in place of the one that was made for the same thing before.
 
         Its path is another each time, so that no browser shows what it remembers of an earlier file.
+
+        Raises:
+            RefusedError: If the visitor has left meanwhile.
         """
         for old in self.folder.glob(f"{name}-*"):
             shutil.rmtree(old, ignore_errors=True)
         fresh = self.folder / f"{name}-{secrets.token_hex(4)}"
-        fresh.mkdir()
+        try:
+            fresh.mkdir()
+        except FileNotFoundError:
+            raise RefusedError("Your session has ended; please load the page again.") from None
         return fresh
+
+    def write(self, name: str, pictures: Sequence[RGB]) -> list[str]:
+        """Files of pictures that the visitor is shown, in place of those that were written under the name before.
+
+        Arrays would be shown as well, but lie in a store that all visitors share, and outlive the visit.
+        """
+        folder = self.fresh_folder(name)
+        paths = [folder / f"{name}-{number}.png" for number in range(len(pictures))]
+        for path, picture in zip(paths, pictures, strict=True):
+            PILImage.fromarray(picture).save(path, compress_level=1)
+        return [str(path) for path in paths]
 
     def place(self, name: str, picture: RGB) -> Placed:
         """Show a picture at a place; marks on the one before it no longer count."""
@@ -153,11 +172,13 @@ class Visits:
                 self._forget(str(key))
 
     def expire(self) -> None:
-        """Forget visitors who have done nothing for too long."""
+        """Forget visitors who have done nothing for too long, and what was still written for one who had left."""
         now = self._clock()
         with self._lock:
             for key in [k for k, v in self._visits.items() if now - v.last_seen > self._keep_seconds]:
                 self._forget(key)
+            for folder in set(self.root.iterdir()) - {visit.folder for visit in self._visits.values()}:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Forget all."""
