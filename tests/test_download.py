@@ -264,15 +264,15 @@ def test_where_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="did you mean 'sam_hq_vit_b'"):
-        known_weights("sam_hq_vitb")
+    with pytest.raises(ValueError, match="did you mean 'mobile_sam'"):
+        known_weights("mobilesam")
     assert find_known("tiny") is None
     assert weights_of_sha256(None) is None
 
 
 def test_the_table_of_known_weights() -> None:
     weights = known.KNOWN_WEIGHTS
-    assert {"vit_b", "vit_l", "vit_h", "sam_hq_vit_h", "mobile_sam"} <= {entry.name for entry in weights}
+    assert {"vit_b", "vit_l", "vit_h", "mobile_sam"} == {entry.name for entry in weights}
     for entry in weights:
         assert entry.folder.startswith("https://")
         assert entry.folder.endswith("/")

@@ -22,7 +22,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in HOST_NAMES if name != "tiny"])
 def test_every_host_has_released_weights(name: str) -> None:
     base = BaseSamConfig(size=name)
-    assert (repository_of(base) is None) == (find_known(name) is not None and not name.startswith("sam_hq"))
+    assert (repository_of(base) is None) == (find_known(name) is not None)
     with pytest.raises(FileNotFoundError, match="not on this machine"):
         published_weights(base, local_files_only=True)
 

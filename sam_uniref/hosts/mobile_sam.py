@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from sam_uniref.config import BaseSamConfig
@@ -14,7 +14,7 @@ from sam_uniref.hosts.family import HostFamily
 from sam_uniref.hosts.host import Host
 from sam_uniref.hosts.tiny_vit import TinyVit
 from sam_uniref.sam import PromptedSamHost
-from sam_uniref.sam.build import PIXEL_MEAN, PIXEL_STD
+from sam_uniref.sam.build import prompted_sam
 from sam_uniref.state import load_checked, read_tensors
 
 IMAGE_SIZE, STRIDE, CHANNELS = 1024, 16, 256
@@ -44,26 +44,8 @@ class MobileSam(HostFamily):
 
     def build(self, base: BaseSamConfig) -> nn.Module:
         """See `HostFamily.build`."""
-        grid = IMAGE_SIZE // STRIDE
-        sam = Sam(
-            image_encoder=cast("nn.Module", TinyVit(out_channels=CHANNELS)),
-            prompt_encoder=PromptEncoder(
-                embed_dim=CHANNELS,
-                image_embedding_size=(grid, grid),
-                input_image_size=(IMAGE_SIZE, IMAGE_SIZE),
-                mask_in_chans=16,
-            ),
-            mask_decoder=MaskDecoder(
-                num_multimask_outputs=3,
-                transformer=TwoWayTransformer(depth=2, embedding_dim=CHANNELS, mlp_dim=2048, num_heads=8),
-                transformer_dim=CHANNELS,
-                iou_head_depth=3,
-                iou_head_hidden_dim=CHANNELS,
-            ),
-            pixel_mean=list(PIXEL_MEAN),
-            pixel_std=list(PIXEL_STD),
-        )
-        return sam.eval()
+        encoder = TinyVit(out_channels=CHANNELS)
+        return prompted_sam(encoder, image_size=IMAGE_SIZE, stride=STRIDE, channels=CHANNELS, mlp_width=2048, heads=8)
 
     def image_size_step(self, model: nn.Module) -> tuple[int, int]:
         """The stride."""

@@ -1,7 +1,6 @@
 """Published weights by name: where they are, how large they are, and their SHA-256.
 
-SHA-256 and sizes are those of the publishers' own storage (Git LFS pointers) where they have one, and of several
-independent mirrors for segment-anything and MobileSAM. The six digits in segment-anything's file names begin the MD5.
+SHA-256 and sizes are those of several independent mirrors. The digits in segment-anything's file names begin the MD5.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import difflib
 from dataclasses import dataclass
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
-_SAM_HQ = "https://huggingface.co/lkeab/hq-sam/resolve/a3a77cd0a2e5e50eaa76faccf61b964732d9b35f/"
 _MOBILE_SAM = (
     "https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/"
 )
@@ -89,38 +87,6 @@ KNOWN_WEIGHTS: tuple[KnownWeights, ...] = (
         2_564_550_879,
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
         "SAM ViT-H",
-    ),
-    KnownWeights(
-        "sam_hq_vit_tiny",
-        "sam_hq_vit_tiny.pth",
-        _SAM_HQ,
-        42_526_881,
-        "0f32c075ccdd870ae54db2f7630e7a0878ede5a2b06d05d6fe02c65a82fb7196",
-        "SAM-HQ TinyViT",
-    ),
-    KnownWeights(
-        "sam_hq_vit_b",
-        "sam_hq_vit_b.pth",
-        _SAM_HQ,
-        379_335_069,
-        "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57",
-        "SAM-HQ ViT-B",
-    ),
-    KnownWeights(
-        "sam_hq_vit_l",
-        "sam_hq_vit_l.pth",
-        _SAM_HQ,
-        1_254_865_805,
-        "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343",
-        "SAM-HQ ViT-L",
-    ),
-    KnownWeights(
-        "sam_hq_vit_h",
-        "sam_hq_vit_h.pth",
-        _SAM_HQ,
-        2_570_940_653,
-        "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35",
-        "SAM-HQ ViT-H",
     ),
     KnownWeights(
         "mobile_sam",

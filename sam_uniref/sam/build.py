@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import nn
 
 from sam_uniref.state import load_checked, read_tensors
 
@@ -33,9 +35,8 @@ def build_sam(size: str) -> Sam:
 
 def _build_tiny(image_size: int = 128, patch_size: int = 8, channels: int = 128) -> Sam:
     """2.3 million parameters: 128 px, a 16 x 16 grid, low-res masks of 64 x 64."""
-    grid = image_size // patch_size
-    sam = Sam(
-        image_encoder=ImageEncoderViT(
+    return prompted_sam(
+        ImageEncoderViT(
             img_size=image_size,
             patch_size=patch_size,
             embed_dim=144,
@@ -49,6 +50,30 @@ def _build_tiny(image_size: int = 128, patch_size: int = 8, channels: int = 128)
             window_size=8,
             global_attn_indexes=(2, 5),
         ),
+        image_size=image_size,
+        stride=patch_size,
+        channels=channels,
+        mlp_width=512,
+        heads=4,
+    )
+
+
+def prompted_sam(
+    image_encoder: nn.Module, *, image_size: int, stride: int, channels: int, mlp_width: int, heads: int
+) -> Sam:
+    """An image encoder with SAM's prompt encoder and mask decoder, in evaluation mode.
+
+    Args:
+        image_encoder: ``(B, 3, S, S)`` to ``(B, C, S / stride, S / stride)``.
+        image_size: S in pixels.
+        stride: Of the image embedding, in pixels.
+        channels: C.
+        mlp_width: Of the mask decoder's transformer.
+        heads: Of its attention.
+    """
+    grid = image_size // stride
+    sam = Sam(
+        image_encoder=cast(ImageEncoderViT, image_encoder),
         prompt_encoder=PromptEncoder(
             embed_dim=channels,
             image_embedding_size=(grid, grid),
@@ -57,7 +82,7 @@ def _build_tiny(image_size: int = 128, patch_size: int = 8, channels: int = 128)
         ),
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=512, num_heads=4),
+            transformer=TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=mlp_width, num_heads=heads),
             transformer_dim=channels,
             iou_head_depth=3,
             iou_head_hidden_dim=channels,
