@@ -23,7 +23,15 @@ from sam_uniref import SamRef
 from sam_uniref.adapters import add_lora
 from sam_uniref.config import LoraConfig, SamRefConfig
 from sam_uniref.data.refshapes import RefShapesDataset
-from sam_uniref.sam import ImageEncoder, SamHost, build_sam, image_encoder, relative_attention, windows
+from sam_uniref.sam import (
+    ImageEncoder,
+    SamHost,
+    build_sam,
+    image_encoder,
+    linear_layers,
+    relative_attention,
+    windows,
+)
 from sam_uniref.sam.compilation import CompiledBlocks
 from sam_uniref.sam.relative_attention import attend_augmented, attend_flex, attend_in_blocks, relative_table
 from sam_uniref.sam.resize import resize_sam
@@ -248,6 +256,55 @@ def test_under_autocast(precision: torch.dtype) -> None:
         got = frozen(theirs)(pixels)
     assert got.dtype == torch.float32
     assert 0 < error(got, theirs(pixels)) < 3e-2
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("small_steps")
+def test_stripes_under_autocast_are_as_exact_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that are laid out for several stripes are called past autocast, and heed it themselves."""
+    theirs = originals()
+    pixels = draw(2, 3, 128, 128)
+    wanted, errors = theirs(pixels), {}
+    for tokens in (40, 10**6):
+        monkeypatch.setattr(image_encoder, "STRIPE_TOKENS", tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            errors[tokens] = error(frozen(theirs)(pixels), wanted)
+    assert 0.3 < errors[40] / errors[10**6] < 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("bias", "gelu"), [(True, False), (False, True)])
+def test_a_layer_that_is_laid_out(precision: torch.dtype, bias: bool, gelu: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 40, bias=bias).to(precision)
+    apply = linear_layers.laid_out(layer, rows=64, gelu=gelu)
+    for shape in [(64, 48), (2, 5, 7, 48), (1, 48), (0, 48)]:  # whatever it was laid out for
+        x = draw(*shape)
+        got, wanted = apply(x), linear_layers.apply_linear(layer, x, gelu=gelu)
+        assert (got.shape, got.dtype) == (wanted.shape, precision)
+        torch.testing.assert_close(got, wanted, **({} if precision == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}))
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("small_steps")
+def test_weights_that_change_between_two_pictures_count() -> None:
+    theirs = originals()
+    ours, pixels = frozen(theirs), draw(1, 3, 128, 128)
+    before = ours(pixels)
+    for encoder in (theirs, ours):
+        for parameter in encoder.parameters():
+            parameter.mul_(0.9)
+    assert error(before, theirs(pixels)) > 1e-3
+    assert error(ours(pixels), theirs(pixels)) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("small_steps")
+def test_without_one_dnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, pixels = originals(), draw(1, 3, 128, 128)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert error(frozen(theirs)(pixels), theirs(pixels)) < 1e-5
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ What is different from segment-anything's own is the order of the work, not the 
 - cells that fill up the last windows are not projected: all of them have the queries, keys and values of a zero;
 - patches are one matrix product, and normalisation over channels runs where the channels lie together;
 - on a CPU without gradients a block is done a stripe of the picture at a time, so that what lies between its layers
-  stays in the cache and is never asked of the system;
+  stays in the cache and is never asked of the system, and its weights are laid out once for all stripes;
 - in half precision the weights of the matrix products are held in it, once; the sums from block to block, the
   normalisation and the softmax stay as exact as they were.
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam_uniref.sam import windows
+from sam_uniref.sam.linear_layers import Apply, apply_linear, laid_out
 from sam_uniref.sam.relative_attention import attend_augmented, attend_flex, attend_in_blocks, relative_table
 from sam_uniref.sam.resize import interpolate_relative_positions
 from sam_uniref.transforms import Size
@@ -121,6 +122,15 @@ class PatchEmbedding(nn.Module):
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias).to(pixels.dtype)
 
 
+class Linears(NamedTuple):
+    """The linear layers of a block; GELU belongs to the first of the last two."""
+
+    qkv: Apply
+    proj: Apply
+    lin1: Apply
+    lin2: Apply
+
+
 class EncoderBlock(nn.Module):
     """A block of the transformer: attention, in windows or over the whole grid, and two linear layers.
 
@@ -144,21 +154,33 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, H, W, C)`` to the same."""
         if not x.is_cpu or torch.compiler.is_compiling() or needs_gradient(self, x):
-            return self._whole(x)
+            return self._whole(x, self._linears())
+        layers = self._laid_out() if x[..., 0].numel() > STRIPE_TOKENS else self._linears()
         if self.window_size > 0:
-            return in_stripes(self._whole, x, multiple=self.window_size)
-        projected = in_stripes(lambda part: self.attn.project(self.norm1(part)), x)
+            return in_stripes(lambda part: self._whole(part, layers), x, multiple=self.window_size)
+        projected = in_stripes(lambda part: layers.qkv(self.norm1(part)), x)
         attended = self.attn.attend(projected)
-        return in_stripes(lambda part, beside: self._after(part, self.attn.output(beside)), x, attended)
+        return in_stripes(lambda part, beside: self._after(part, beside, layers), x, attended)
 
-    def _whole(self, x: Tensor) -> Tensor:
+    def _linears(self) -> Linears:
+        """As they are."""
+        attention, mlp = self.attn, self.mlp
+        return Linears(attention.project, attention.output, mlp.widen, mlp.narrow)
+
+    def _laid_out(self) -> Linears:
+        """For several stripes."""
+        attention, mlp = self.attn, self.mlp
+        layers = (attention.qkv, attention.proj, mlp.lin1, mlp.lin2)
+        return Linears(*(laid_out(layer, STRIPE_TOKENS, gelu=layer is mlp.lin1) for layer in layers))
+
+    def _whole(self, x: Tensor, layers: Linears) -> Tensor:
         """The block at once."""
-        return self._after(x, self.attn(self.norm1(x)))
+        return self._after(x, self.attn.attend(layers.qkv(self.norm1(x))), layers)
 
-    def _after(self, x: Tensor, attended: Tensor) -> Tensor:
+    def _after(self, x: Tensor, attended: Tensor, layers: Linears) -> Tensor:
         """The block's rest, cell by cell."""
-        x = x + attended
-        added = self.mlp(self.norm2(x))
+        x = x + layers.proj(attended)
+        added = layers.lin2(layers.lin1(self.norm2(x)))
         return x + added if torch.is_grad_enabled() and (x.requires_grad or added.requires_grad) else x.add_(added)
 
 
@@ -190,13 +212,11 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values: ``(B, H, W, C)`` to ``(B, H, W, 3 C)``."""
-        projected: Tensor = self.qkv(x.to(self.qkv.weight.dtype))
-        return projected
+        return apply_linear(self.qkv, x)
 
     def output(self, attended: Tensor) -> Tensor:
         """``(B, H, W, C)`` to the same."""
-        projected: Tensor = self.proj(attended)
-        return projected
+        return apply_linear(self.proj, attended)
 
     def attend(self, projected: Tensor) -> Tensor:
         """Attention in windows or over the grid: ``(B, H, W, 3 C)`` to ``(B, H, W, C)``."""
@@ -249,9 +269,15 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., C)`` to the same in the weights' precision."""
-        hidden: Tensor = self.lin1(x.to(self.lin1.weight.dtype))
-        widened: Tensor = self.lin2(F.gelu(hidden))
-        return widened
+        return self.narrow(self.widen(x))
+
+    def widen(self, x: Tensor) -> Tensor:
+        """The first layer, and the GELU."""
+        return apply_linear(self.lin1, x, gelu=True)
+
+    def narrow(self, hidden: Tensor) -> Tensor:
+        """The second layer."""
+        return apply_linear(self.lin2, hidden)
 
 
 class Neck(nn.Sequential):
