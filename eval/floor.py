@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from sam_uniref.eval.machine import wait_for
+from sam_uniref.flop_counting import flop_counter
 
 _REPEATS = 7
 # Sides of square matrices, and elements of what is copied: large enough for the peak, small enough for seconds.
@@ -53,7 +53,7 @@ def measure_peaks(device: torch.device, precision: torch.dtype = torch.float32) 
 
 def counted_flops(run: Callable[[], object]) -> float:
     """FLOPs of what a function computes, its backward passes too."""
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with counter:
         run()
     return float(counter.get_total_flops())

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from sam_uniref.eval.benchmark import main
 from sam_uniref.eval.encoder_costs import Product, products
 from sam_uniref.eval.encoders import IMPLEMENTATIONS, TRANSFORMERS, Case, build, noise, random_encoder
+from sam_uniref.flop_counting import flop_counter
 from sam_uniref.sam import ImageEncoder
 
 
@@ -66,7 +66,7 @@ def test_what_is_counted_is_a_little_less_than_segment_anything_does() -> None:
     """It projects cells that only fill up windows, and has them ask too."""
     with torch.device("meta"):
         encoder = random_encoder("vit_b", None)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             encoder(torch.empty(1, 3, 1024, 1024))
     counted = sum(product.operations for product in products(ImageEncoder(encoder), 1))
     assert 0.9 * counter.get_total_flops() < counted < counter.get_total_flops()

@@ -17,12 +17,12 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import add_decomposed_rel_pos, window_partition, window_unpartition
 from tiny import perturb, tiny_model
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from sam_uniref import SamRef
 from sam_uniref.adapters import add_lora
 from sam_uniref.config import LoraConfig, SamRefConfig
 from sam_uniref.data.refshapes import RefShapesDataset
+from sam_uniref.flop_counting import flop_counter
 from sam_uniref.sam import (
     ImageEncoder,
     SamHost,
@@ -176,9 +176,9 @@ def test_all_ways_attend_alike(way: str, rows: int, grid: tuple[int, int], width
 def test_its_products_are_counted() -> None:
     q, k, v = (draw(3, 20, 8, seed=seed) for seed in range(3))
     table = relative_table(draw(7, 8), draw(9, 8))
-    with FlopCounterMode(display=False) as counted:
+    with flop_counter() as counted:
         attend_in_blocks(q, k, v, table, 4, 5)
-    with FlopCounterMode(display=False) as wanted:
+    with flop_counter() as wanted:
         _ = q @ table, (q @ k.transpose(1, 2)) @ v
     assert counted.get_total_flops() == wanted.get_total_flops() > 0
 

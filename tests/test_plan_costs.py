@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
 from runs import FINETUNE, ROOT
-from torch.utils.flop_counter import FlopCounterMode
 
+from sam_uniref.flop_counting import flop_counter
 from sam_uniref.sam import image_encoder
 from sam_uniref.sam.relative_attention import attend_augmented
 from sam_uniref.train.costs import sample_costs, task_shares
@@ -50,7 +50,7 @@ def test_operations_counted_on_shapes_are_those_of_a_step(
     counted = sample_costs(skeleton(run, run.model), {task}, 2)[task]
     model = skeleton(run, run.model, "cpu")
     model.train()
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         sum(model(made_up_batch(model.transform, task, 2)).values()).backward()  # type: ignore[arg-type, union-attr]
     # The sentence made up for shapes has as many words, which a tokenizer may split.
     assert counted.flops == pytest.approx(counter.get_total_flops() / 2, rel=0.01)

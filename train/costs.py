@@ -11,8 +11,8 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
+from sam_uniref.flop_counting import flop_counter
 from sam_uniref.train.activations import KeptBytes
 from sam_uniref.train.made_up import SENTENCE, made_up_batch
 from sam_uniref.train.settings import RunSettings
@@ -110,7 +110,7 @@ def sample_costs(model: TrainableModel, tasks: set[str], batch_size: int) -> dic
     costs = {}
     for task in sorted(tasks):
         batch = made_up_batch(model.transform, task, batch_size, device="meta")  # type: ignore[arg-type]
-        with FlopCounterMode(display=False) as counter, gpu_attention():
+        with flop_counter() as counter, gpu_attention():
             with KeptBytes(model) as kept:
                 total = torch.stack(list(model(batch).values())).sum()
             total.backward()

@@ -84,7 +84,9 @@ def _exported_relative_logits(queries: Tensor, table: Tensor, grid: Size) -> tup
 def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, table: Tensor, height: int, width: int) -> Tensor:
     """Attention without gradients, so many rows or queries at a time that their logits stay in the cache.
 
-    The bias is written first and the product of queries and keys added to it by the matrix product itself.
+    Where a grid's logits fill a block, the bias is written first and the product of queries and keys added to it by the
+    matrix product itself. Smaller grids are taken several at a time, and as in `attend_augmented`: their queries and
+    keys are not much longer then, and lines of so few logits are slow to write.
 
     Args:
         queries: ``(N, L, D)``, contiguous as the others.
@@ -97,30 +99,39 @@ def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, table: Tenso
     Returns:
         ``(N, L, D)``.
     """
-    rows, tokens, head_width = queries.shape
+    rows, tokens, _ = queries.shape
     attended = torch.empty_like(queries)
-    rows_at_once = max(1, BLOCK // tokens**2)
-    lines_at_once = max(1, min(height, BLOCK // (tokens * width)))
-    logits = queries.new_empty(min(rows_at_once, rows) * lines_at_once * width * tokens)
-    scale = head_width**-0.5
+    rows_at_once = BLOCK // tokens**2
+    if rows_at_once < 2:
+        for row in range(rows):
+            _attend_in_lines(*(each[row] for each in (queries, keys, values)), table, (height, width), attended[row])
+        return attended
     for first in range(0, rows, rows_at_once):
         some = slice(first, first + rows_at_once)
-        of_rows, of_columns = relative_logits(queries[some], table, (height, width))
-        scaled, transposed = queries[some] * scale, keys[some].transpose(1, 2)
-        for line in range(0, height, lines_at_once):
-            lines = slice(line, min(line + lines_at_once, height))
-            at = slice(lines.start * width, lines.stop * width)
-            asked = scaled[:, at]
-            block = logits[: asked.shape[0] * asked.shape[1] * tokens].view(*asked.shape[:2], tokens)
-            by_grid = block.view(-1, lines.stop - lines.start, width, height, width)
-            torch.add(of_rows[:, lines, :, :, None], of_columns[:, lines, :, None, :], out=by_grid)
-            if len(asked) == 1:  # the product of two matrices is faster than that of two batches of one
-                torch.addmm(block[0], asked[0], transposed[0], out=block[0])
-                torch.mm(torch.softmax(block[0], -1), values[first], out=attended[first, at])
-            else:
-                torch.baddbmm(block, asked, transposed, out=block)
-                torch.bmm(torch.softmax(block, -1), values[some], out=attended[some])
+        longer, longer_keys = lengthen(queries[some], keys[some], table, (height, width))
+        weights = torch.softmax(longer @ longer_keys.transpose(1, 2), -1)
+        torch.bmm(weights, values[some], out=attended[some])
     return attended
+
+
+def _attend_in_lines(
+    queries: Tensor, keys: Tensor, values: Tensor, table: Tensor, grid: Size, attended: Tensor
+) -> None:
+    """One row of `attend_in_blocks`, ``(L, D)``, some of the lines of queries at a time."""
+    height, width = grid
+    tokens, head_width = queries.shape
+    of_rows, of_columns = (part[0] for part in relative_logits(queries[None], table, grid))
+    scaled, transposed = queries * head_width**-0.5, keys.t()
+    at_once = max(1, min(height, BLOCK // (tokens * width)))
+    logits = queries.new_empty(at_once * width, tokens)
+    for line in range(0, height, at_once):
+        lines = slice(line, min(line + at_once, height))
+        at = slice(lines.start * width, lines.stop * width)
+        block = logits[: at.stop - at.start]
+        by_grid = block.view(-1, width, height, width)
+        torch.add(of_rows[lines, :, :, None], of_columns[lines, :, None, :], out=by_grid)
+        torch.addmm(block, scaled[at], transposed, out=block)
+        torch.mm(torch.softmax(block, -1), values, out=attended[at])
 
 
 @attend_in_blocks.register_fake
@@ -153,22 +164,37 @@ def attend_augmented(queries: Tensor, keys: Tensor, values: Tensor, table: Tenso
     Returns:
         ``(N, L, D)``.
     """
+    head_width = queries.shape[-1]
+    longer, longer_keys = lengthen(queries, keys, table, grid)
+    longer_values = F.pad(values, (0, longer.shape[-1] - head_width))
+    attended = F.scaled_dot_product_attention(longer[None], longer_keys[None], longer_values[None], scale=1.0)
+    return attended[0, ..., :head_width]
+
+
+def lengthen(queries: Tensor, keys: Tensor, table: Tensor, grid: Size) -> tuple[Tensor, Tensor]:
+    """Queries and keys whose products are the whole logits, scale and relative positions included.
+
+    Args:
+        queries: ``(N, L, D)``.
+        keys: ``(N, L, D)``.
+        table: From `relative_table`.
+        grid: ``(H, W)``.
+
+    Returns:
+        ``(N, L, D')`` each; D' is D + H + W or a little more, a multiple of `WIDTH_MULTIPLE`.
+    """
     height, width = grid
     of_rows, of_columns = relative_logits(queries, table, grid)
     head_width = queries.shape[-1]
-    missing = -(head_width + height + width) % WIDTH_MULTIPLE
     scaled = queries * head_width**-0.5
-    lengthened = F.pad(torch.cat([scaled, of_rows.flatten(1, 2), of_columns.flatten(1, 2)], dim=-1), (0, missing))
+    rest = queries.new_zeros(1, 1, -(head_width + height + width) % WIDTH_MULTIPLE).expand(*queries.shape[:2], -1)
     row = torch.eye(height, dtype=keys.dtype, device=keys.device).repeat_interleave(width, 0)
     column = torch.eye(width, dtype=keys.dtype, device=keys.device).repeat(height, 1)
-    places = F.pad(torch.cat([row, column], dim=-1), (0, missing)).expand(keys.shape[0], -1, -1)
-    attended = F.scaled_dot_product_attention(
-        lengthened[None],
-        torch.cat([keys, places], dim=-1)[None],
-        F.pad(values, (0, height + width + missing))[None],
-        scale=1.0,
+    places = torch.cat([row, column], dim=-1).expand(keys.shape[0], -1, -1)
+    return (
+        torch.cat([scaled, of_rows.flatten(1, 2), of_columns.flatten(1, 2), rest], dim=-1),
+        torch.cat([keys, places, rest], dim=-1),
     )
-    return attended[0, ..., :head_width]
 
 
 def attend_flex(queries: Tensor, keys: Tensor, values: Tensor, table: Tensor, grid: Size) -> Tensor:
