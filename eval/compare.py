@@ -16,7 +16,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,10 +91,10 @@ def train_all(comparison: Comparison, place: tuple[Path, Path], together: int) -
     configs, out = place
     with ThreadPoolExecutor(together) as pool:
         runs = [
-            pool.submit(train, configs / method.train, seed, folder)
+            pool.submit(train, configs / method.train, seed, seed_folder(method, seed, out))
             for method in comparison.methods
             if method.train is not None
-            for seed, folder in runs_of(comparison, method, out)
+            for seed in comparison.seeds
         ]
         try:
             for run in tqdm(runs, desc="trained", unit="run", disable=all(run.done() for run in runs)):
@@ -129,10 +129,9 @@ def train(config: Path, seed: int, folder: Path) -> float | None:
     return seconds
 
 
-def runs_of(comparison: Comparison, method: ComparedMethod, out: Path) -> Iterator[tuple[int, Path]]:
-    """The seeds of a method's runs and their folders; one for what learns nothing."""
-    for seed in comparison.seeds if method.train is not None else comparison.seeds[:1]:
-        yield seed, out / method.folder / f"seed_{seed}"
+def seed_folder(method: ComparedMethod, seed: int, out: Path) -> Path:
+    """Where a method's run with a seed is, and its answers."""
+    return out / method.folder / f"seed_{seed}"
 
 
 def ask(
@@ -180,17 +179,18 @@ def measure_method(
         What came of it, and the answers of its first run.
     """
     configs, out = place
-    outcome = Outcome()
+    outcome, trainer = Outcome(), comparison.trainer(method)
     shown: dict[Task, StoredPredictions] = {}
     asked = {task: protocols[task] for task in method.asked if task in protocols}
-    for seed, folder in runs_of(comparison, method, out):
+    for seed in comparison.seeds if trainer is not None else comparison.seeds[:1]:
         model = comparison.sam
-        if method.train is not None:
-            seconds = train(configs / method.train, seed, folder)
+        if trainer is not None and trainer.train is not None:
+            run = seed_folder(trainer, seed, out)
+            seconds = train(configs / trainer.train, seed, run)
             outcome.training_seconds += [] if seconds is None else [seconds]
-            model = str(folder / "model")
+            model = str(run / "model")
         loaded = load_method(method.method, model, best_device())
-        answers = ask(loaded, asked, folder, state)
+        answers = ask(loaded, asked, seed_folder(method, seed, out), state)
         for task, protocol in asked.items():
             scores = judge(protocol, answers[task], state)
             outcome.metrics.setdefault(task, []).append(protocol.measure(scores)[HEADLINES[task]])
@@ -205,11 +205,11 @@ def write(comparison: Comparison, outcomes: Mapping[str, Outcome], out: Path) ->
     """``results.json`` and ``compare.md``; the latter's text."""
     write_json(out / "results.json", as_json(comparison, outcomes))
     seeds = f"{len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else "one seed"
+    differences = "\n".join(differences_table(ours, comparison, outcomes) for ours in comparison.ours)
     text = (
         f"Trained methods are means over {seeds}; in brackets 95 % intervals over the cases, by bootstrap.\n\n"
         f"{results_table(comparison, outcomes)}\n"
-        "Differences on the same cases, paired bootstrap, 95 %; bold where 0 is outside:\n\n"
-        f"{differences_table(comparison, outcomes)}\n{TABLE_8}"
+        f"Differences on the same cases, paired bootstrap, 95 %; bold where 0 is outside:\n\n{differences}\n{TABLE_8}"
     )
     with whole_file(out / "compare.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

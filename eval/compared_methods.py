@@ -75,9 +75,9 @@ def load_method(
     if name in OURS:
         own = load_class_for_use(model_class(OURS[name]), model, checkpoint, device, image_size)
         count = sum(p.numel() for part in own.parts() for p in part.module.parameters() if p.requires_grad)
-        if name == "samref_refined":
-            return LoadedMethod(RefinedMethod(cast(SamRef, own), tracking), {"method": name, **_made_of(own)}, count)
-        return LoadedMethod(PredictorMethod(own, tracking), _made_of(own), count)
+        refined = name == "samref_refined"
+        asked = RefinedMethod(cast(SamRef, own), tracking) if refined else PredictorMethod(own, tracking)
+        return LoadedMethod(asked, {"method": name, **_made_of(own)}, count)
     baseline, samref = BASELINES[name], load_class_for_use(SamRef, model, checkpoint, device, image_size)
     return LoadedMethod(baseline.build(samref.sam), {"method": name, **_made_of(samref)}, baseline.trained_parameters)
 

@@ -13,7 +13,7 @@ import yaml
 from sam_uniref.config import build_dataclass
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.bootstrap import Interval, bootstrap, paired_bootstrap
-from sam_uniref.eval.compared_methods import METHODS, TRAINED
+from sam_uniref.eval.compared_methods import METHODS, OURS, TRAINED
 from sam_uniref.eval.demo import HEADLINES
 from sam_uniref.eval.measures import Metric, Values, mean_of_ratios
 from sam_uniref.eval.trained_runs import folder_name
@@ -27,19 +27,23 @@ class ComparedMethod:
         name: As the table calls it; unique.
         method: One of `METHODS`.
         train: The configuration that trains it, beside the comparison's file; None for what learns nothing.
+        runs: In place of ``train``, name of the method whose trained models it asks in its own way.
         tasks: That it is asked; by default all that it can be.
     """
 
     name: str
     method: str
     train: str | None = None
+    runs: str | None = None
     tasks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"{self.name}: method must be one of {sorted(METHODS)}, got {self.method!r}")
-        if (self.method in TRAINED) != (self.train is not None):
-            raise ValueError(f"{self.name}: train= is for {sorted(TRAINED)}, and needed there")
+        if (self.method in TRAINED) != (self.train is not None or self.runs is not None):
+            raise ValueError(f"{self.name}: train= or runs= is for {sorted(TRAINED)}, and needed there")
+        if self.train is not None and self.runs is not None:
+            raise ValueError(f"{self.name}: runs= are those of another method; leave train= or runs= out")
         wrong = set(self.tasks) - set(METHODS[self.method])
         if wrong:
             raise ValueError(f"{self.name}: {self.method} can be asked {METHODS[self.method]}, got {sorted(wrong)}")
@@ -48,6 +52,11 @@ class ComparedMethod:
     def asked(self) -> tuple[Task, ...]:
         """Its tasks, in order."""
         return tuple(t for t in TASKS if t in (self.tasks or METHODS[self.method]))
+
+    def shares(self, other: ComparedMethod | None) -> bool:
+        """Whether another method trains models that this one can ask."""
+        kinds = [OURS.get(m.method, m.method) for m in (self, other) if m is not None]
+        return other is not None and other.train is not None and kinds[0] == kinds[1]
 
     @property
     def folder(self) -> str:
@@ -78,14 +87,14 @@ class Comparison:
 
     Attributes:
         sam: Whose frozen SAM the methods share that learn nothing: a saved model's folder or a packaged one's name.
-        ours: Name of the method that all others are subtracted from.
+        ours: Names of the methods that all others are subtracted from.
         methods: In the table's order.
         seeds: Of the training runs; what learns nothing is asked once.
         data: By task.
     """
 
     sam: str
-    ours: str
+    ours: Sequence[str]
     methods: list[ComparedMethod] = field(default_factory=list)
     seeds: Sequence[int] = (0, 1, 2)
     data: dict[str, AskedData] = field(default_factory=dict)
@@ -94,13 +103,26 @@ class Comparison:
         names = [method.folder for method in self.methods]
         if len(set(names)) < len(names):
             raise ValueError(f"methods need different names, got {[m.name for m in self.methods]}")
-        if self.ours not in [method.name for method in self.methods]:
-            raise ValueError(f"ours must be one of {[m.name for m in self.methods]}, got {self.ours!r}")
+        named = {method.name: method for method in self.methods}
+        if isinstance(self.ours, str) or not self.ours or set(self.ours) - named.keys():
+            raise ValueError(f"ours must be a list, of {list(named)}, got {self.ours!r}")
+        for method in self.methods:
+            if method.runs is not None and not method.shares(named.get(method.runs)):
+                raise ValueError(
+                    f"{method.name}: runs must name a method with train= whose models {method.method} can ask, "
+                    f"got {method.runs!r}"
+                )
         unknown = self.data.keys() - set(TASKS)
         if unknown or not self.data:
             raise ValueError(f"data must be {{task: cases}} of {TASKS}, got {sorted(self.data)}")
         if not self.seeds:
             raise ValueError("seeds must name at least one run")
+
+    def trainer(self, method: ComparedMethod) -> ComparedMethod | None:
+        """Whose runs a method asks, its own or another's; None of what learns nothing."""
+        named = {m.name: m for m in self.methods}
+        trainer = method if method.runs is None else named[method.runs]
+        return None if trainer.train is None else trainer
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -153,17 +175,21 @@ class Outcome:
         return paired_bootstrap(self.parts(task), other.parts(task), mean_of_ratios, unit=unit)
 
 
+def _ahead(ours: Outcome, other: Outcome) -> dict[Task, Interval]:
+    """How far one is ahead of the other, by task; of those that both are asked."""
+    return {task: ours.ahead_of(other, task) for task in other.metrics if task in ours.metrics}
+
+
 def as_json(comparison: Comparison, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     """All numbers, in JSON's types."""
-    ours = outcomes[comparison.ours]
     told: dict[str, Any] = {}
     for name, outcome in outcomes.items():
         told[name] = {
             "tasks": {task: vars(outcome.interval(task)) | {"metric": HEADLINES[task]} for task in outcome.metrics},
             "ours_ahead": {
-                task: vars(ours.ahead_of(outcome, task))
-                for task in outcome.metrics
-                if name != comparison.ours and task in ours.metrics
+                ours: {task: vars(interval) for task, interval in _ahead(outcomes[ours], outcome).items()}
+                for ours in comparison.ours
+                if name != ours
             },
             "trained_parameters": outcome.trained_parameters,
             "training_seconds": outcome.training_seconds,
@@ -188,21 +214,19 @@ def results_table(comparison: Comparison, outcomes: Mapping[str, Outcome]) -> st
     return _markdown(rows)
 
 
-def differences_table(comparison: Comparison, outcomes: Mapping[str, Outcome]) -> str:
-    """How far ours is ahead of each other method on the same units, in Markdown; bold where 0 is outside."""
+def differences_table(ours: str, comparison: Comparison, outcomes: Mapping[str, Outcome]) -> str:
+    """How far one of ours is ahead of each other method on the same units, in Markdown; bold where 0 is outside."""
     tasks = [task for task in TASKS if task in comparison.data]
-    ours = outcomes[comparison.ours]
-    rows = [[f"{comparison.ours} less", *(f"{task} {HEADLINES[task]}" for task in tasks)]]
+    rows = [[f"{ours} less", *(f"{task} {HEADLINES[task]}" for task in tasks)]]
     for name, outcome in outcomes.items():
-        if name == comparison.ours:
-            continue
-        cells = []
-        for task in tasks:
-            told = ours.ahead_of(outcome, task) if task in outcome.metrics and task in ours.metrics else None
-            clear = told is not None and (told.low > 0 or told.high < 0)
-            cells.append("" if told is None else f"**{told}**" if clear else str(told))
-        rows.append([name, *cells])
+        ahead = _ahead(outcomes[ours], outcome) if name != ours else {}
+        if ahead:
+            rows.append([name, *(_difference(ahead[task]) if task in ahead else "" for task in tasks)])
     return _markdown(rows)
+
+
+def _difference(told: Interval) -> str:
+    return f"**{told}**" if told.low > 0 or told.high < 0 else str(told)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -16,13 +16,16 @@ from sam_uniref.eval.compare import main, train
 from sam_uniref.eval.comparison import Outcome, read_comparison
 from sam_uniref.eval.evaluate import main as evaluate
 from sam_uniref.eval.measures import Metric
+from sam_uniref.train.settings import load_settings
 
 METHODS = [
     {"name": "SamRef", "method": "samref", "train": "samref.yaml"},
+    {"name": "SamRef, refined", "method": "samref_refined", "runs": "SamRef", "tasks": ["ris", "fss"]},
     {"name": "RefSAM", "method": "refsam", "train": "refsam.yaml"},
     {"name": "PerSAM", "method": "persam"},
     {"name": "plain SAM", "method": "plain_sam"},
 ]
+OURS = ["SamRef", "SamRef, refined"]
 
 
 def write_comparison(folder: Path, **changes: object) -> Path:
@@ -33,7 +36,7 @@ def write_comparison(folder: Path, **changes: object) -> Path:
         config["optimiser"] |= {"milestones": []}
         (folder / f"{kind}.yaml").write_text(yaml.safe_dump(config))
     data = {task: {"episodes": 2} for task in ("ris", "fss", "vos", "rvos")}
-    comparison = {"sam": "tiny", "ours": "SamRef", "seeds": [0], "methods": METHODS, "data": data, **changes}
+    comparison = {"sam": "tiny", "ours": OURS, "seeds": [0], "methods": METHODS, "data": data, **changes}
     path = folder / "compare.yaml"
     path.write_text(yaml.safe_dump(comparison))
     return path
@@ -49,6 +52,7 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     results = json.loads((out / "results.json").read_text())
     assert {name: sorted(told["tasks"]) for name, told in results.items()} == {
         "SamRef": ["fss", "ris", "rvos", "vos"],
+        "SamRef, refined": ["fss", "ris"],
         "RefSAM": ["ris", "rvos"],
         "PerSAM": ["fss", "vos"],
         "plain SAM": ["vos"],
@@ -56,16 +60,23 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, told in results.items():
         for interval in told["tasks"].values():
             assert 0 <= interval["low"] <= interval["value"] <= interval["high"] <= 1
-        trains = name in ("SamRef", "RefSAM")
+        trains = name in (*OURS, "RefSAM")
         assert len(told["training_seconds"]) == (1 if trains else 0)
         assert (told["trained_parameters"] > 0) == trains
         assert all(seconds > 0 for seconds in told["frame_seconds"].values())
-        assert sorted(told["ours_ahead"]) == ([] if name == "SamRef" else sorted(told["tasks"]))
+        assert sorted(told["ours_ahead"]) == [ours for ours in OURS if ours != name]
+        for ours, ahead in told["ours_ahead"].items():
+            assert sorted(ahead) == sorted(set(told["tasks"]) & set(results[ours]["tasks"]))
+    # One training for both ways to ask: no second run, and the same time is told.
+    assert results["SamRef"]["training_seconds"] == results["SamRef, refined"]["training_seconds"]
+    assert sorted(path.parts[-3] for path in out.glob("*/seed_0/model")) == ["refsam", "samref"]
     text = (out / "compare.md").read_text()
     assert "means over one seed" in text
+    assert "| SamRef less |" in text
+    assert "| SamRef, refined less |" in text
     assert "not measured here" in text
     with Image.open(out / "grid.png") as grid:
-        assert grid.size[0] > 6 * 144
+        assert grid.size[0] > 7 * 144
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.jsonl")}
     assert made
     assert main(arguments) == 0
@@ -101,10 +112,18 @@ def test_a_constant_lead_has_no_spread() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ours": "UniRef"}, "ours must be one of"),
-        ({"methods": [*METHODS, METHODS[2]]}, "methods need different names"),
-        ({"methods": [{"name": "SamRef", "method": "samref"}]}, "train= is for"),
-        ({"methods": [METHODS[0], {"name": "x", "method": "persam", "train": "a.yaml"}]}, "train= is for"),
+        ({"ours": ["UniRef"]}, "ours must be a list, of"),
+        ({"ours": "SamRef"}, "ours must be a list, of"),
+        ({"ours": []}, "ours must be a list, of"),
+        ({"methods": [*METHODS, METHODS[3]]}, "methods need different names"),
+        ({"methods": [{"name": "SamRef", "method": "samref"}]}, "train= or runs= is for"),
+        ({"methods": [METHODS[0], {"name": "x", "method": "persam", "train": "a.yaml"}]}, "train= or runs= is for"),
+        ({"methods": [{**METHODS[0], "runs": "RefSAM"}]}, "leave train= or runs= out"),
+        ({"methods": [*METHODS, {"name": "x", "method": "samref", "runs": "none"}]}, "runs must name a method with"),
+        ({"methods": [*METHODS, {"name": "x", "method": "samref", "runs": "RefSAM"}]}, "runs must name a method with"),
+        ({"methods": [*METHODS, {"name": "x", "method": "uniref", "runs": "SamRef"}]}, "runs must name a method with"),
+        ({"methods": [*METHODS, {"name": "x", "method": "samref", "runs": "x"}]}, "runs must name a method with"),
+        ({"methods": [METHODS[0], {"name": "x", "method": "persam", "runs": "SamRef"}]}, "train= or runs= is for"),
         ({"methods": [METHODS[0], {"name": "x", "method": "sam3"}]}, "method must be one of"),
         ({"methods": [METHODS[0], {"name": "x", "method": "persam", "tasks": ["ris"]}]}, "persam can be asked"),
         ({"methods": [METHODS[0], {"name": "x", "methods": "persam"}]}, "did you mean 'method'"),
@@ -152,6 +171,13 @@ def test_runs_of_another_configuration_are_not_mixed_in(tmp_path: Path, monkeypa
 def test_packaged_comparisons_name_configurations_that_are_there(path: Path) -> None:
     comparison = read_comparison(path)
     assert all((path.parent / method.train).is_file() for method in comparison.methods if method.train is not None)
+
+
+def test_the_tiny_comparison_gives_all_that_it_trains_as_many_steps() -> None:
+    comparison = read_comparison(ROOT / "configs" / "compare_tiny.yaml")
+    trained = [load_settings(ROOT / "configs" / m.train) for m in comparison.methods if m.train is not None]
+    assert len(trained) == 2
+    assert len({(run.steps, run.batch_size) for run in trained}) == 1
 
 
 def test_a_baseline_is_evaluated_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
