@@ -21,7 +21,7 @@ from torch import Tensor
 from sam_uniref.eval.baselines.guidance import guided_decoder
 from sam_uniref.eval.baselines.mask_method import EncodedExample, MaskMethod
 from sam_uniref.eval.baselines.mask_tracker import EncodedFrame, Followed
-from sam_uniref.eval.baselines.prompting import Box, Prompt, best, grown_box, inclusive_box
+from sam_uniref.eval.baselines.prompting import Box, Prompt, best, inclusive_box
 from sam_uniref.eval.baselines.target import (
     attention_prior,
     image_target,
@@ -59,7 +59,7 @@ class Persam(MaskMethod[PersamObject]):
     and the first one's logits, the third also the second one's box.
 
     In videos no guidance and no background point, but two foreground points, the previous mask's box grown by 10 px and
-    its centre; the first step's largest mask goes on.
+    its centre before that; the first step's largest mask goes on.
 
     Args:
         host: The SAM.
@@ -92,7 +92,7 @@ class Persam(MaskMethod[PersamObject]):
     def follow(self, frame: EncodedFrame, state: PersamObject) -> Followed[PersamObject]:
         """Three steps, the first around the previous mask."""
         found = similarity(state.target, frame.features, self.sam.host.transform)
-        prompt = location_prompt(found, _VIDEO_POINTS, box=grown_box(state.box, frame.features.original_sizes[0]))
+        prompt = location_prompt(found, _VIDEO_POINTS, previous_box=state.box)
         first = max(self.sam.candidates(frame.features, prompt), key=self._area)
         return Followed(self._refine(frame.features, prompt, first), state)
 
