@@ -49,7 +49,7 @@ from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.protocols import TaskProtocol
 from sam_uniref.eval.published import TABLE_8
 from sam_uniref.eval.running import StoredPredictions, judge, predict
-from sam_uniref.eval.trained_runs import claim_folder, is_trained, train_run
+from sam_uniref.eval.trained_runs import claim_folder, is_trained, train_run, trained_model
 from sam_uniref.loading import best_device
 from sam_uniref.state import whole_file, write_json
 
@@ -118,7 +118,7 @@ def train(config: Path, seed: int, folder: Path) -> float | None:
     spent = folder / "training.json"
     began = (folder / "settings.yaml").is_file()
     before = json.loads(spent.read_text())["seconds"] if spent.is_file() else None if began else 0.0
-    if is_trained(folder):
+    if is_trained(trained_model(config, folder)):
         return before
     start = time.monotonic()
     try:
@@ -188,7 +188,7 @@ def measure_method(
             run = seed_folder(trainer, seed, out)
             seconds = train(configs / trainer.train, seed, run)
             outcome.training_seconds += [] if seconds is None else [seconds]
-            model = str(run / "model")
+            model = str(trained_model(configs / trainer.train, run))
         loaded = load_method(method.method, model, best_device())
         answers = ask(loaded, asked, seed_folder(method, seed, out), state)
         for task, protocol in asked.items():

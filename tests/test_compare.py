@@ -16,6 +16,7 @@ from sam_uniref.eval.compare import main, train
 from sam_uniref.eval.comparison import Outcome, read_comparison
 from sam_uniref.eval.evaluate import main as evaluate
 from sam_uniref.eval.measures import Metric
+from sam_uniref.eval.trained_runs import trained_model
 from sam_uniref.train.settings import load_settings
 
 METHODS = [
@@ -148,8 +149,7 @@ def test_missing_comparison(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 def test_runs_of_another_configuration_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def leave_a_model(config: Path, folder: Path, seed: int, log: Path) -> None:
-        (folder / "model").mkdir(parents=True)
-        (folder / "model" / "config.json").write_text("{}")
+        leave_model(folder)
 
     monkeypatch.setattr(compare, "train_run", leave_a_model)
     config, folder = tmp_path / "samref.yaml", tmp_path / "seed_0"
@@ -165,6 +165,30 @@ def test_runs_of_another_configuration_are_not_mixed_in(tmp_path: Path, monkeypa
     (folder / "training.json").unlink()
     (folder / "settings.yaml").touch()
     assert train(config, 0, folder) is None
+
+
+def leave_model(folder: Path) -> None:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+
+
+def test_a_run_of_stages_is_trained_when_its_last_stage_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped between its stages has the first one's model, and goes on."""
+    config, folder = tmp_path / "stages.yaml", tmp_path / "seed_0"
+    config.write_text("{stage: image, then: {stage: video, then: {stage: joint}}}")
+    last = folder / "video" / "joint"
+    assert trained_model(config, folder) == last / "model"
+    leave_model(folder)
+    runs: list[Path] = []
+
+    def finish(config: Path, folder: Path, seed: int, log: Path) -> None:
+        runs.append(folder)
+        leave_model(last)
+
+    monkeypatch.setattr(compare, "train_run", finish)
+    for _ in range(2):
+        train(config, 0, folder)
+    assert runs == [folder]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("compare_*.yaml")), ids=lambda path: path.stem)
