@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sam_uniref.config import build_dataclass
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.bootstrap import Interval, bootstrap, paired_bootstrap
 from sam_uniref.eval.compared_methods import METHODS, OURS, TRAINED
 from sam_uniref.eval.demo import HEADLINES
 from sam_uniref.eval.measures import Metric, Values, mean_of_ratios
 from sam_uniref.eval.trained_runs import folder_name
+from sam_uniref.train.settings import fill_settings
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ComparedMethod:
     method: str
     train: str | None = None
     runs: str | None = None
-    tasks: Sequence[str] = ()
+    tasks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -72,13 +72,13 @@ class AskedData:
         data: ``refshapes``, or a folder that `sam-uniref data prepare` wrote.
         split: Of a prepared set.
         episodes: The first so many cases; None: all of a prepared split.
-        options: Further ones of ``eval/evaluate.py``, such as ``--merge``.
+        options: Further ones of ``eval/evaluate.py``: of the task's cases and how they are asked, such as ``--merge``.
     """
 
     data: str = "refshapes"
     split: str | None = None
     episodes: int | None = None
-    options: Sequence[str] = ()
+    options: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Comparison:
     """
 
     sam: str
-    ours: Sequence[str]
+    ours: list[str]
     methods: list[ComparedMethod] = field(default_factory=list)
-    seeds: Sequence[int] = (0, 1, 2)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     data: dict[str, AskedData] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class Comparison:
         if len(set(names)) < len(names):
             raise ValueError(f"methods need different names, got {[m.name for m in self.methods]}")
         named = {method.name: method for method in self.methods}
-        if isinstance(self.ours, str) or not self.ours or set(self.ours) - named.keys():
+        if not self.ours or set(self.ours) - named.keys():
             raise ValueError(f"ours must be a list, of {list(named)}, got {self.ours!r}")
         for method in self.methods:
             if method.runs is not None and not method.shares(named.get(method.runs)):
@@ -117,6 +117,8 @@ class Comparison:
             raise ValueError(f"data must be {{task: cases}} of {TASKS}, got {sorted(self.data)}")
         if not self.seeds:
             raise ValueError("seeds must name at least one run")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds must be different and at least 0, got {list(self.seeds)}")
 
     def trainer(self, method: ComparedMethod) -> ComparedMethod | None:
         """Whose runs a method asks, its own or another's; None of what learns nothing."""
@@ -130,7 +132,7 @@ def read_comparison(path: Path) -> Comparison:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a key is unknown, or things don't fit together.
+        ValueError: If a key is unknown, a value of the wrong type, or things don't fit together.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no comparison {path}")
@@ -138,11 +140,10 @@ def read_comparison(path: Path) -> Comparison:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict) or not isinstance(values.get("methods"), list):
-        raise ValueError(f"{path} must have sam, ours, methods (a list) and data")
-    methods = [build_dataclass(ComparedMethod, entry, "methods.") for entry in values.pop("methods")]
-    data = {task: build_dataclass(AskedData, entry or {}, "data.") for task, entry in values.pop("data", {}).items()}
-    return build_dataclass(Comparison, {**values, "methods": methods, "data": data})
+    if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+        raise ValueError(f"{path} must have sam, ours, methods and data, a mapping of tasks")
+    data = {task: {} if entry is None else entry for task, entry in values["data"].items()}
+    return fill_settings(Comparison, str(path), {**values, "data": data})
 
 
 @dataclass

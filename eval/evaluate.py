@@ -32,7 +32,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,7 +44,7 @@ from sam_uniref.data.episodes import Supports
 from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.asked_data import REFSHAPES, Protocols, asked_tasks, open_protocols
 from sam_uniref.eval.commands import OneLineParser
-from sam_uniref.eval.compared_methods import METHODS, OURS, load_method
+from sam_uniref.eval.compared_methods import METHODS, OURS, LoadedMethod, load_method
 from sam_uniref.eval.measures import reported
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.predictor_method import TrackingOptions
@@ -79,6 +78,8 @@ _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "score_threshold": ("vos", "rvos"),
 }
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
+OF_CASES = tuple(f"--{name.replace('_', '-')}" for name in (*_OPTIONS_OF, *_OF_REFSHAPES, "download"))
+"""Options of a task's cases and of how they are asked: what a comparison gives a task of its own."""
 # What only the scores depend on, and not what is predicted.
 _OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 
@@ -187,6 +188,11 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def tracking_options(arguments: argparse.Namespace) -> TrackingOptions:
+    """How objects are followed in the video tasks."""
+    return TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
+
+
 def choose_device(name: str | None, state: PartialState) -> torch.device:
     """The named device, which must be there, or this process's own.
 
@@ -234,29 +240,26 @@ def _own_predictions(
 ) -> dict[Task, Predictions[Any]]:
     """Those that are stored, after asking for what is missing."""
     if arguments.metrics_only:
-        stores = _stores(arguments.out, protocols, {}, {})
+        stores = _stores(arguments.out, protocols, None)
         for task, protocol in protocols.items():
             check_stored(protocol, stores[task])
     else:
         device = choose_device(arguments.device, state)
         place = {"checkpoint": arguments.checkpoint, "image_size": arguments.image_size}
-        tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
-        loaded = load_method(arguments.method, arguments.model, device, **place, tracking=tracking)
-        followed = asdict(tracking) if arguments.method in OURS else {}
-        stores = _stores(arguments.out, protocols, loaded.made_of, followed)
+        loaded = load_method(arguments.method, arguments.model, device, **place)
+        loaded = loaded.following(tracking_options(arguments))
+        stores = _stores(arguments.out, protocols, loaded)
         for task, protocol in protocols.items():
             predict(loaded.method, protocol, stores[task], state)
     return {task: StoredPredictions(store) for task, store in stores.items()}
 
 
-def _stores(
-    out: Path, protocols: Protocols, made_by: Mapping[str, Any], tracking: Mapping[str, Any]
-) -> dict[Task, PredictionStore]:
+def _stores(out: Path, protocols: Protocols, loaded: LoadedMethod | None) -> dict[Task, PredictionStore]:
     """The tasks' stores; one that was made of something else is refused before anything long begins."""
     stores = {}
     for task, protocol in protocols.items():
+        made_by = {} if loaded is None else loaded.settings(task)
         settings = {**protocol.source.made_of, **protocol.options, **made_by}
-        settings |= tracking if task in ("vos", "rvos") else {}
         stores[task] = PredictionStore(out / "predictions" / task, settings)
     return stores
 

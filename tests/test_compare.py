@@ -7,15 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from runs import ENVIRONMENT, ROOT
 
-from sam_uniref.eval import compare
-from sam_uniref.eval.compare import main, train
+from sam_uniref.eval import compared_runs
+from sam_uniref.eval.compare import main
+from sam_uniref.eval.compared_cases import open_cases
+from sam_uniref.eval.compared_methods import load_method
+from sam_uniref.eval.compared_runs import train
 from sam_uniref.eval.comparison import Outcome, read_comparison
 from sam_uniref.eval.evaluate import main as evaluate
 from sam_uniref.eval.measures import Metric
+from sam_uniref.eval.predictor_method import PredictorMethod
+from sam_uniref.eval.protocols import MergedSentences
 from sam_uniref.eval.trained_runs import trained_model
 from sam_uniref.train.settings import load_settings
 
@@ -114,7 +120,7 @@ def test_a_constant_lead_has_no_spread() -> None:
     ("changes", "message"),
     [
         ({"ours": ["UniRef"]}, "ours must be a list, of"),
-        ({"ours": "SamRef"}, "ours must be a list, of"),
+        ({"ours": "SamRef"}, "(at ours)"),
         ({"ours": []}, "ours must be a list, of"),
         ({"methods": [*METHODS, METHODS[3]]}, "methods need different names"),
         ({"methods": [{"name": "SamRef", "method": "samref"}]}, "train= or runs= is for"),
@@ -127,10 +133,36 @@ def test_a_constant_lead_has_no_spread() -> None:
         ({"methods": [METHODS[0], {"name": "x", "method": "persam", "runs": "SamRef"}]}, "train= or runs= is for"),
         ({"methods": [METHODS[0], {"name": "x", "method": "sam3"}]}, "method must be one of"),
         ({"methods": [METHODS[0], {"name": "x", "method": "persam", "tasks": ["ris"]}]}, "persam can be asked"),
-        ({"methods": [METHODS[0], {"name": "x", "methods": "persam"}]}, "did you mean 'method'"),
+        ({"methods": [METHODS[0], {"name": "x", "methods": "persam"}]}, "Did you mean: 'method'? (at methods"),
         ({"data": {"vis": {}}}, "data must be"),
         ({"data": {}}, "data must be"),
         ({"seeds": []}, "seeds must name at least one"),
+        ({"seeds": [1, 1]}, "seeds must be different and at least 0"),
+        # Values of a wrong type.
+        ({"seeds": 3}, "(at seeds)"),
+        ({"seeds": ["a"]}, "(at seeds[0])"),
+        ({"sam": None}, "(at sam)"),
+        ({"methods": [3]}, "(at methods[0])"),
+        ({"methods": "SamRef"}, "(at methods)"),
+        ({"methods": [{"name": "SamRef"}]}, "missing mandatory value: method"),
+        ({"data": ["ris"]}, "data, a mapping of tasks"),
+        ({"data": {"ris": 3}}, "(at data.ris)"),
+        ({"data": {"ris": {"episodes": "many"}}}, "(at data.ris.episodes)"),
+        # Things that are not there, before anything is trained.
+        ({"sam": "nothere"}, "sam: nothere holds no model"),
+        ({"methods": [{**METHODS[0], "train": "none.yaml"}, METHODS[1]]}, "SamRef: there is no configuration"),
+        (
+            {"methods": [{**METHODS[0], "train": "refsam.yaml"}, METHODS[1]]},
+            "trains a refsam, but samref asks",
+        ),
+        ({"data": {"ris": {"data": "nothere", "split": "val"}}}, "data.ris: "),
+        # Options of a task, as evaluate.py checks them.
+        ({"data": {"ris": {"episodes": 0}}}, "data.ris: --episodes must be at least 1, got 0"),
+        ({"data": {"ris": {"options": ["--merge"]}}}, "data.ris: --merge is of rvos"),
+        ({"data": {"vos": {"options": ["--frame-references", "none"]}}}, "data.vos: --frame-references none"),
+        ({"data": {"vos": {"options": ["--device", "cpu"]}}}, "data.vos: options can be --shots"),
+        ({"data": {"vos": {"options": ["--episodes=3"]}}}, "data.vos: options can be --shots"),
+        ({"data": {"vos": {"split": "val"}}}, "data.vos: --split means nothing to --data refshapes"),
     ],
 )
 def test_bad_comparisons(
@@ -142,6 +174,37 @@ def test_bad_comparisons(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_training_starts_from_is_looked_for_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = write_comparison(tmp_path)
+    arguments = ["--config", str(config), "--out", str(tmp_path / "out")]
+    file = tmp_path / "refsam.yaml"
+    settings = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(settings | {"model": {"kind": "refsam", "start_from": "runs/before/model"}}))
+    assert main(arguments) == 2
+    told = capfd.readouterr().err
+    assert "RefSAM: " in told
+    assert "starts from the model runs/before/model, which no run of this comparison makes; train it before" in told
+    data = {"ris": {"reader": "prepared", "root": "nothere", "task": "ris"}}
+    file.write_text(yaml.safe_dump(settings | {"data": data}))
+    assert main(arguments) == 2
+    assert "there is no folder nothere of data.ris" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_task_are_those_of_its_method_and_its_answers(tmp_path: Path) -> None:
+    vos = {"episodes": 1, "options": ["--score-threshold", 0.3]}
+    rvos = {"episodes": 1, "options": ["--merge", "--score-threshold", -999]}
+    cases = open_cases(read_comparison(write_comparison(tmp_path, data={"vos": vos, "rvos": rvos})).data)
+    assert isinstance(cases["rvos"].protocol, MergedSentences)
+    for name, told in (("samref", {"score_threshold": 0.3, "frame_references": "both"}), ("plain_sam", {})):
+        loaded = load_method(name, "tiny", torch.device("cpu"))
+        asked = loaded.following(cases["vos"].tracking)
+        assert asked.settings("vos") == {**loaded.made_of, **told}
+        assert asked.settings("ris") == loaded.made_of
+        if isinstance(asked.method, PredictorMethod):
+            assert asked.method.tracking.score_threshold == 0.3
+
+
 def test_missing_comparison(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "out")]) == 2
     assert "there is no comparison" in capfd.readouterr().err
@@ -151,7 +214,7 @@ def test_runs_of_another_configuration_are_not_mixed_in(tmp_path: Path, monkeypa
     def leave_a_model(config: Path, folder: Path, seed: int, log: Path) -> None:
         leave_model(folder)
 
-    monkeypatch.setattr(compare, "train_run", leave_a_model)
+    monkeypatch.setattr(compared_runs, "train_run", leave_a_model)
     config, folder = tmp_path / "samref.yaml", tmp_path / "seed_0"
     config.write_text("steps: 2")
     seconds = train(config, 0, folder)
@@ -185,7 +248,7 @@ def test_a_run_of_stages_is_trained_when_its_last_stage_is(tmp_path: Path, monke
         runs.append(folder)
         leave_model(last)
 
-    monkeypatch.setattr(compare, "train_run", finish)
+    monkeypatch.setattr(compared_runs, "train_run", finish)
     for _ in range(2):
         train(config, 0, folder)
     assert runs == [folder]
