@@ -46,7 +46,7 @@ from sam_uniref.eval.trained_runs import trained_model
 from sam_uniref.loading import best_device
 from sam_uniref.state import whole_file, write_json
 
-# Cases that the time a frame is taken from.
+# Cases that the time an answer is taken from.
 _TIMED = 3
 
 
@@ -64,16 +64,16 @@ def ask(
     return answers
 
 
-def frame_seconds(loaded: LoadedMethod, cases: ComparedCases) -> float:
-    """Median seconds a picture, or a frame of a clip, over the first cases."""
+def answer_seconds(loaded: LoadedMethod, cases: ComparedCases) -> float:
+    """Median seconds an answer over the first cases: a mask of a picture, or of an object in a frame."""
     seconds = []
     protocol, method = cases.protocol, loaded.following(cases.tracking).method
     for index in range(min(_TIMED, len(protocol.source))):
         case = protocol.source[index]
         start = time.perf_counter()
         prediction = protocol.ask(method, case)
-        frames = max(len(masks) for masks in prediction.masks.values())
-        seconds.append((time.perf_counter() - start) / frames)
+        answers = sum(len(masks) for masks in prediction.masks.values())
+        seconds.append((time.perf_counter() - start) / answers)
     return statistics.median(seconds)
 
 
@@ -115,14 +115,15 @@ def measure_method(
         if not shown:
             shown = answers
             outcome.trained_parameters = loaded.trained_parameters
-            outcome.frame_seconds = {task: frame_seconds(loaded, its) for task, its in asked.items()}
+            outcome.answer_seconds = {task: answer_seconds(loaded, its) for task, its in asked.items()}
     return outcome, shown
 
 
 def write(comparison: Comparison, outcomes: Mapping[str, Outcome], out: Path) -> str:
     """``results.json`` and ``compare.md``; the latter's text."""
     write_json(out / "results.json", as_json(comparison, outcomes))
-    seeds = f"{len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else "one seed"
+    count = len(comparison.seeds)
+    seeds = f"{count} seeds, whose lowest and highest are in parentheses" if count > 1 else "one seed"
     differences = "\n".join(differences_table(ours, comparison, outcomes) for ours in comparison.ours)
     text = (
         f"Trained methods are means over {seeds}; in brackets 95 % intervals over the cases, by bootstrap.\n\n"

@@ -154,17 +154,21 @@ class Outcome:
         metrics: By task, the headline metric of each seed's run.
         trained_parameters: How many numbers training found.
         training_seconds: Of each seed's run that was measured whole; empty for what learns nothing.
-        frame_seconds: By task, median seconds a picture or frame.
+        answer_seconds: By task, median seconds an answer: a mask of a picture, or of an object in a frame.
     """
 
     metrics: dict[Task, list[Metric]] = field(default_factory=dict)
     trained_parameters: int = 0
     training_seconds: list[float] = field(default_factory=list)
-    frame_seconds: dict[Task, float] = field(default_factory=dict)
+    answer_seconds: dict[Task, float] = field(default_factory=dict)
 
     def parts(self, task: Task) -> Values:
         """A task's parts, ``(units, ...)``, averaged over seeds: the methods' mean on the same units."""
         return np.mean([metric.parts for metric in self.metrics[task]], axis=0)
+
+    def of_seeds(self, task: Task) -> list[float]:
+        """The headline of each seed's run."""
+        return [metric.value for metric in self.metrics[task]]
 
     def interval(self, task: Task) -> Interval:
         """The headline with its 95 % interval over units."""
@@ -186,7 +190,10 @@ def as_json(comparison: Comparison, outcomes: Mapping[str, Outcome]) -> dict[str
     told: dict[str, Any] = {}
     for name, outcome in outcomes.items():
         told[name] = {
-            "tasks": {task: vars(outcome.interval(task)) | {"metric": HEADLINES[task]} for task in outcome.metrics},
+            "tasks": {
+                task: vars(outcome.interval(task)) | {"metric": HEADLINES[task], "seeds": outcome.of_seeds(task)}
+                for task in outcome.metrics
+            },
             "ours_ahead": {
                 ours: {task: vars(interval) for task, interval in _ahead(outcomes[ours], outcome).items()}
                 for ours in comparison.ours
@@ -194,7 +201,7 @@ def as_json(comparison: Comparison, outcomes: Mapping[str, Outcome]) -> dict[str
             },
             "trained_parameters": outcome.trained_parameters,
             "training_seconds": outcome.training_seconds,
-            "frame_seconds": outcome.frame_seconds,
+            "answer_seconds": outcome.answer_seconds,
         }
     return told
 
@@ -206,13 +213,19 @@ def results_table(comparison: Comparison, outcomes: Mapping[str, Outcome]) -> st
     """A method a row, in Markdown: headlines with intervals, what was trained, how long it took."""
     tasks = [task for task in TASKS if task in comparison.data]
     heads = [f"{task} {HEADLINES[task]}" for task in tasks]
-    rows = [["method", *heads, "parameters trained", "training", "ms a picture or frame"]]
+    rows = [["method", *heads, "parameters trained", "training", "ms a mask of a picture, or of an object in a frame"]]
     for name, outcome in outcomes.items():
-        cells = [str(outcome.interval(task)) if task in outcome.metrics else "" for task in tasks]
+        cells = [_result(outcome, task) if task in outcome.metrics else "" for task in tasks]
         minutes = f"{np.mean(outcome.training_seconds) / 60:.1f} min" if outcome.training_seconds else ""
-        times = ", ".join(f"{task} {1000 * seconds:.0f}" for task, seconds in outcome.frame_seconds.items())
+        times = ", ".join(f"{task} {1000 * seconds:.0f}" for task, seconds in outcome.answer_seconds.items())
         rows.append([name, *cells, f"{outcome.trained_parameters:,}", minutes, times])
     return _markdown(rows)
+
+
+def _result(outcome: Outcome, task: Task) -> str:
+    """``value [low, high]`` over cases, and ``(lowest-highest)`` of several seeds."""
+    seeds = outcome.of_seeds(task)
+    return f"{outcome.interval(task)}" + (f" ({min(seeds):.3f}-{max(seeds):.3f})" if len(seeds) > 1 else "")
 
 
 def differences_table(ours: str, comparison: Comparison, outcomes: Mapping[str, Outcome]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,19 @@ import yaml
 from PIL import Image
 from runs import ENVIRONMENT, ROOT
 
-from sam_uniref.eval import compared_runs
+from sam_uniref.eval import compare, compared_runs
 from sam_uniref.eval.compare import main
 from sam_uniref.eval.compared_cases import open_cases
-from sam_uniref.eval.compared_methods import load_method
+from sam_uniref.eval.compared_methods import LoadedMethod, load_method
 from sam_uniref.eval.compared_runs import train
-from sam_uniref.eval.comparison import Outcome, read_comparison
+from sam_uniref.eval.comparison import Outcome, as_json, read_comparison, results_table
 from sam_uniref.eval.evaluate import main as evaluate
 from sam_uniref.eval.measures import Metric
 from sam_uniref.eval.predictor_method import PredictorMethod
 from sam_uniref.eval.protocols import MergedSentences
 from sam_uniref.eval.trained_runs import trained_model
+from sam_uniref.images import RGB
+from sam_uniref.segmentation import Segmentation
 from sam_uniref.train.settings import load_settings
 
 METHODS = [
@@ -70,7 +73,7 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         trains = name in (*OURS, "RefSAM")
         assert len(told["training_seconds"]) == (1 if trains else 0)
         assert (told["trained_parameters"] > 0) == trains
-        assert all(seconds > 0 for seconds in told["frame_seconds"].values())
+        assert all(seconds > 0 for seconds in told["answer_seconds"].values())
         assert sorted(told["ours_ahead"]) == [ours for ours in OURS if ours != name]
         for ours, ahead in told["ours_ahead"].items():
             assert sorted(ahead) == sorted(set(told["tasks"]) & set(results[ours]["tasks"]))
@@ -105,6 +108,46 @@ def test_seeds_are_averaged_on_the_same_units() -> None:
     assert told.value == pytest.approx(0.7)
     assert 0.6 <= told.low < told.value < told.high <= 0.9
     assert (told.unit, told.units) == ("image", 4)
+
+
+def test_the_table_has_the_range_over_seeds_beside_the_interval_over_cases(tmp_path: Path) -> None:
+    comparison = read_comparison(write_comparison(tmp_path, data={"ris": {}}))
+    outcomes = {"SamRef": outcome([0.5, 0.9], [0.7, 0.9]), "PerSAM": outcome([0.3, 0.4])}
+    ours, theirs = results_table(comparison, outcomes).splitlines()[2:]
+    assert "] (0.700-0.800) |" in ours
+    assert "(" not in theirs
+    assert as_json(replace(comparison, ours=["SamRef"]), outcomes)["SamRef"]["tasks"]["ris"]["seeds"] == [0.7, 0.8]
+
+
+class TimedMethod:
+    """A second of its clock goes by with each answer."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def clock(self) -> float:
+        return self.seconds
+
+    def encode_image(self, images: RGB) -> RGB:
+        return images
+
+    def segment(self, image: RGB, **asked: object) -> Segmentation:
+        self.seconds += 1
+        logits = np.zeros(image.shape[:2], np.float32)
+        return Segmentation(logits > 0, 0.0, logits, logits[None])
+
+
+def test_the_time_an_answer_does_not_depend_on_how_many_a_case_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a picture with 1-shot and 5-shot answers, it is the time of one of them."""
+    method = TimedMethod()
+    monkeypatch.setattr(compare.time, "perf_counter", method.clock)
+    data = {"fss": {"episodes": 3}, "ris": {"episodes": 3}}
+    loaded = LoadedMethod(method, {}, 0)  # type: ignore[arg-type]
+    for cases in open_cases(read_comparison(write_comparison(tmp_path, data=data)).data).values():
+        assert len(cases.protocol.answers(cases.protocol.source[0])) > 1
+        assert compare.answer_seconds(loaded, cases) == 1
 
 
 def test_a_constant_lead_has_no_spread() -> None:
