@@ -10,6 +10,7 @@ import torch
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.baselines import BASELINES
+from sam_uniref.eval.baselines.base_sam import load_base_sam
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictor_method import PredictorMethod, RefinedMethod, TrackingOptions
@@ -68,7 +69,8 @@ def load_method(
 
     Args:
         name: One of `METHODS`.
-        model: What was trained: a folder, or a packaged model's name. A baseline takes the frozen SAM of it.
+        model: What was trained: a folder, or a packaged model's name. A baseline takes the frozen SAM of it, or a
+            released SAM; see `load_base_sam`.
         device: Where it runs.
         checkpoint: The base SAM's file, if it is not found by its name.
         image_size: What the input's size is called by, in pixels; the model's own by default.
@@ -88,8 +90,8 @@ def load_method(
         count = sum(p.numel() for part in own.parts() for p in part.module.parameters() if p.requires_grad)
         asked = RefinedMethod(cast(SamRef, own)) if name == "samref_refined" else PredictorMethod(own)
         return LoadedMethod(asked, {"method": name, **_made_of(own)}, count, TrackingOptions())
-    baseline, samref = BASELINES[name], load_class_for_use(SamRef, model, checkpoint, device, image_size)
-    return LoadedMethod(baseline.build(samref.sam), {"method": name, **_made_of(samref)}, baseline.trained_parameters)
+    baseline, (host, made_of) = BASELINES[name], load_base_sam(model, checkpoint, device, image_size)
+    return LoadedMethod(baseline.build(host), {"method": name, **made_of}, baseline.trained_parameters)
 
 
 def _made_of(model: Predictor) -> dict[str, str | int]:

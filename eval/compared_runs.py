@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from tqdm.auto import tqdm
 
+from sam_uniref.eval.baselines.base_sam import is_released
 from sam_uniref.eval.compared_methods import OURS
 from sam_uniref.eval.comparison import ComparedMethod, Comparison
 from sam_uniref.eval.trained_runs import claim_folder, is_trained, train_run, trained_model
@@ -42,7 +43,8 @@ def check_runs(comparison: Comparison, place: tuple[Path, Path]) -> None:
         and Path(comparison.sam).absolute() not in made
     ):
         try:
-            kind_of(comparison.sam)
+            if not is_released(comparison.sam):
+                kind_of(comparison.sam)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"sam: {error}") from error
 

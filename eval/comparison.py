@@ -86,7 +86,8 @@ class Comparison:
     """What is compared.
 
     Attributes:
-        sam: Whose frozen SAM the methods share that learn nothing: a saved model's folder or a packaged one's name.
+        sam: What the methods work on that learn nothing: a released SAM's name (``vit_h``) or checkpoint, or a saved
+            model's folder or a packaged one's name, whose frozen SAM is taken.
         ours: Names of the methods that all others are subtracted from.
         methods: In the table's order.
         seeds: Of the training runs; what learns nothing is asked once.

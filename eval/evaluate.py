@@ -3,8 +3,9 @@
     python eval/evaluate.py --model runs/folder/model --data refshapes --task all --out results/mine
     python eval/evaluate.py --model runs/folder/model --data data/refcoco --split testA --task ris --out results/testA
     python eval/evaluate.py --model runs/folder/model --data data/davis2017 --split val --task vos --out results/davis
-    # PerSAM on the same SAM
+    # PerSAM on the same SAM, and on a released one
     python eval/evaluate.py --method persam --model runs/folder/model --task fss --out results/persam
+    python eval/evaluate.py --method persam --model vit_b --checkpoint sam_vit_b_01ec64.pth --task fss --out results/b
     # the paper's ablation: sentences without the masks predicted so far
     python eval/evaluate.py --model runs/folder/model --task rvos --frame-references none --out results/language
     # several processes share the cases, and give the same numbers
@@ -87,7 +88,11 @@ _OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder that save_pretrained wrote, or a packaged model's name")
+    parser.add_argument(
+        "--model",
+        help="folder that save_pretrained wrote, or a packaged model's name; "
+        "of a baseline also a released SAM: its name (vit_b, sam_hq_vit_b, ...), its file or its folder",
+    )
     parser.add_argument(
         "--method",
         choices=sorted(METHODS),

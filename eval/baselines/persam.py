@@ -33,6 +33,7 @@ from sam_uniref.eval.baselines.target import (
 from sam_uniref.hosts import Host
 from sam_uniref.images import Mask
 from sam_uniref.interfaces import ImageFeatures
+from sam_uniref.sam import PromptedSamHost
 from sam_uniref.segmentation import Segmentation
 
 _VIDEO_POINTS = 2
@@ -65,6 +66,9 @@ class Persam(MaskMethod[PersamObject]):
         host: The SAM.
         areas_modulo_256: Take for the largest mask in videos what the published program takes for it, which counts
             pixels in a byte.
+
+    Raises:
+        ValueError: If the host has another mask decoder than SAM's, whose attention can't be guided.
     """
 
     name = "PerSAM"
@@ -72,6 +76,11 @@ class Persam(MaskMethod[PersamObject]):
 
     def __init__(self, host: Host, *, areas_modulo_256: bool = False) -> None:
         super().__init__(host)
+        if not isinstance(host, PromptedSamHost):
+            raise ValueError(
+                f"PerSAM guides the attention in SAM's own mask decoder, not in a {type(host).__name__}'s; give a SAM "
+                "or a MobileSAM, or ask PerSAM-F, plain SAM or points"
+            )
         self._areas_modulo_256 = areas_modulo_256
 
     def _segment(self, query: ImageFeatures, examples: Sequence[EncodedExample]) -> Segmentation:
