@@ -34,7 +34,8 @@ class AskedVideo:
 def asked_of_youtube_vos(meta: Path) -> list[AskedVideo]:
     """YouTube-VOS: what ``valid/meta.json`` lists, frames of all objects of a video together.
 
-    Masks are of the size of the pictures in ``valid/JPEGImages``, if these are there.
+    Masks are of the size of those given in ``valid/Annotations``, or of the pictures in ``valid/JPEGImages``, if these
+    are there.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -45,9 +46,11 @@ def asked_of_youtube_vos(meta: Path) -> list[AskedVideo]:
     for (name, object_id), listed in read_objects(meta).items():
         ids.setdefault(name, set()).add(object_id)
         stems.setdefault(name, set()).update(listed.stems)
-    pictures = meta.parent / "JPEGImages"
+    masks, pictures = meta.parent / "Annotations", meta.parent / "JPEGImages"
     return [
-        AskedVideo(name, tuple(sorted(stems[name])), frozenset(ids[name]), _size_in(pictures / name))
+        AskedVideo(
+            name, tuple(sorted(stems[name])), frozenset(ids[name]), _size_in(masks / name) or _size_in(pictures / name)
+        )
         for name in sorted(ids)
     ]
 

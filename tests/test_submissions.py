@@ -211,6 +211,8 @@ def test_asked_of_youtube_vos(tmp_path: Path) -> None:
     assert asked_of_youtube_vos(meta) == [asked]
     picture(tmp_path / "JPEGImages" / "clip" / "00000.jpg")
     assert asked_of_youtube_vos(meta) == [replace(asked, size=(24, 40))]
+    write_ids(tmp_path / "Annotations" / "clip", moving_objects(1, 3, height=12, width=20))
+    assert asked_of_youtube_vos(meta) == [replace(asked, size=(12, 20))]
 
 
 def test_asked_of_ref_youtube_vos(tmp_path: Path) -> None:
