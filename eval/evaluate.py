@@ -16,9 +16,9 @@
 
 Predictions are stored case by case in FOLDER/predictions; run again, the command goes on where it was stopped. Then
 they are scored: FOLDER/results.json, {task: {metric: {"value", "low", "high", "n", "unit"}}} with 95 % intervals,
-FOLDER/settings.json, what was evaluated, a CSV of samples, objects and videos, and FOLDER/report/index.html, all of the
-tasks of the last command. A split whose masks are not public is predicted and not scored. What the metrics mean stands
-in the report.
+FOLDER/settings.json, what was evaluated and by which conventions, a CSV of samples, objects and videos, and
+FOLDER/report/index.html, all of the tasks of the last command. A split whose masks are not public is predicted and not
+scored. What the metrics mean stands in the report.
 
 A folder of PNGs has <sample>.png (ris: the sentence's name, fss: the query's), <video>/<frame>.png with ids (vos),
 <video>/<sentence's name>/<frame>.png (rvos), or with --merge anno_<run>/<video>/<frame>.png with ids. --write-masks
@@ -303,12 +303,13 @@ def _settings(arguments: argparse.Namespace, protocols: Protocols) -> Mapping[st
     """What was evaluated, for people: the command line, and what it stands for."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     given["cases"] = {task: len(protocol.source) for task, protocol in protocols.items()}
+    given["conventions"] = {task: protocol.conventions for task, protocol in protocols.items()}
     if {"vos", "rvos"} & protocols.keys():
         given["frame_references"] = arguments.frame_references or "both"
     path = arguments.out / "settings.json"
     if arguments.metrics_only and path.is_file():
         before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return before | {name: given[name] for name in ("task", "cases", *_OF_SCORING)}
+        return before | {name: given[name] for name in ("task", "cases", "conventions", *_OF_SCORING)}
     return given
 
 
