@@ -23,7 +23,7 @@ from sam_uniref.config import build_dataclass
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.demo import HEADLINES
 from sam_uniref.eval.results import read_values
-from sam_uniref.eval.trained_runs import claim_folder, folder_name, is_trained, run_module, train_run
+from sam_uniref.eval.trained_runs import claim_folder, folder_name, is_trained, run_module, train_run, trained_model
 from sam_uniref.state import whole_file, write_json
 
 Values = dict[str, list[float]]
@@ -113,14 +113,15 @@ def run_row(table: Ablations, row: Row, seed: int, config: Path, out: Path) -> N
     """
     owner = next(other for other in table.rows if other.name == (row.model or row.name))
     trained, results = out / owner.folder / f"seed_{seed}", out / row.folder / f"seed_{seed}"
-    if not is_trained(trained):
+    model = trained_model(config, trained, owner.train)
+    if not is_trained(model):
         train_run(config, trained, seed, owner.train)
     for episodes in sorted({table.episodes[task] for task in row.tasks}):
         tasks = [task for task in row.tasks if table.episodes[task] == episodes]
         place = results / "_".join(tasks)
         if not (place / "results.json").is_file():
             asked = ["--task", *tasks, "--episodes", str(episodes), "--out", str(place), *row.evaluate]
-            run_module(["sam_uniref.eval.evaluate", "--model", str(trained / "model"), *asked])
+            run_module(["sam_uniref.eval.evaluate", "--model", str(model), *asked])
 
 
 def made_of(table: Ablations, row: Row, config: Path) -> dict[str, Any]:

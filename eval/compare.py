@@ -12,28 +12,23 @@ case a row, a method a column) and a folder a method. What the metrics mean stan
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from accelerate import PartialState
 from rich.console import Console
 from rich.markdown import Markdown
-from tqdm.auto import tqdm
 
-from sam_uniref.data.batch import TASKS, Task
-from sam_uniref.eval.asked_data import open_protocols
+from sam_uniref.data.batch import Task
 from sam_uniref.eval.commands import OneLineParser, say_error
+from sam_uniref.eval.compared_cases import ComparedCases, open_cases
 from sam_uniref.eval.compared_methods import LoadedMethod, load_method
+from sam_uniref.eval.compared_runs import check_runs, seed_folder, train, train_all
 from sam_uniref.eval.comparison import (
-    AskedData,
     ComparedMethod,
     Comparison,
     Outcome,
@@ -44,126 +39,48 @@ from sam_uniref.eval.comparison import (
 )
 from sam_uniref.eval.comparison_grid import write_grid
 from sam_uniref.eval.demo import HEADLINES
-from sam_uniref.eval.evaluate import parse_arguments
 from sam_uniref.eval.predictions import PredictionStore
-from sam_uniref.eval.protocols import TaskProtocol
 from sam_uniref.eval.published import TABLE_8
 from sam_uniref.eval.running import StoredPredictions, judge, predict
-from sam_uniref.eval.trained_runs import claim_folder, is_trained, train_run
+from sam_uniref.eval.trained_runs import trained_model
 from sam_uniref.loading import best_device
 from sam_uniref.state import whole_file, write_json
 
-# Cases that the time a frame is taken from.
+# Cases that the time an answer is taken from.
 _TIMED = 3
-
-AnyProtocol = TaskProtocol[Any, Any]
-
-
-def open_cases(data: Mapping[str, AskedData]) -> dict[Task, AnyProtocol]:
-    """A protocol a task, as `eval/evaluate.py` would open it.
-
-    Raises:
-        FileNotFoundError: If there is no such data set.
-        ValueError: If it can't be asked the task.
-    """
-    protocols: dict[Task, AnyProtocol] = {}
-    for task in (task for task in TASKS if task in data):
-        asked = data[task]
-        given = {"--split": asked.split, "--episodes": asked.episodes}
-        options = [text for name, value in given.items() if value is not None for text in (name, str(value))]
-        command = ["--task", task, "--out", "", "--data", asked.data, *options, *asked.options]
-        protocols |= open_protocols(parse_arguments(command))
-    return protocols
-
-
-def train_all(comparison: Comparison, place: tuple[Path, Path], together: int) -> None:
-    """Train what needs it, so many runs side by side. A run says in ``training.log`` of its folder how it fares.
-
-    Args:
-        comparison: What is compared.
-        place: Folder of the configurations, and of the results.
-        together: Runs at a time; each has a process of its own.
-
-    Raises:
-        ValueError: If a folder's run was made by another configuration.
-        RuntimeError: If training fails.
-    """
-    configs, out = place
-    with ThreadPoolExecutor(together) as pool:
-        runs = [
-            pool.submit(train, configs / method.train, seed, folder)
-            for method in comparison.methods
-            if method.train is not None
-            for seed, folder in runs_of(comparison, method, out)
-        ]
-        try:
-            for run in tqdm(runs, desc="trained", unit="run", disable=all(run.done() for run in runs)):
-                run.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that run are let end, no other begins
-            raise
-
-
-def train(config: Path, seed: int, folder: Path) -> float | None:
-    """Train one run, or go on with it.
-
-    Returns:
-        Seconds that it took, all its parts together; None if a part was not measured.
-
-    Raises:
-        ValueError: If the folder's run was made by another configuration.
-        RuntimeError: If training fails; what it said is in ``training.log``.
-    """
-    claim_folder(folder / "made_of.json", {"config": yaml.safe_load(config.read_text(encoding="utf-8")), "seed": seed})
-    spent = folder / "training.json"
-    began = (folder / "settings.yaml").is_file()
-    before = json.loads(spent.read_text())["seconds"] if spent.is_file() else None if began else 0.0
-    if is_trained(folder):
-        return before
-    start = time.monotonic()
-    try:
-        train_run(config, folder, seed, log=folder / "training.log")
-    finally:
-        seconds = None if before is None else before + time.monotonic() - start
-        write_json(spent, {"seconds": seconds})
-    return seconds
-
-
-def runs_of(comparison: Comparison, method: ComparedMethod, out: Path) -> Iterator[tuple[int, Path]]:
-    """The seeds of a method's runs and their folders; one for what learns nothing."""
-    for seed in comparison.seeds if method.train is not None else comparison.seeds[:1]:
-        yield seed, out / method.folder / f"seed_{seed}"
 
 
 def ask(
-    loaded: LoadedMethod, protocols: Mapping[Task, AnyProtocol], folder: Path, state: PartialState
+    loaded: LoadedMethod, cases: Mapping[Task, ComparedCases], folder: Path, state: PartialState
 ) -> dict[Task, StoredPredictions]:
     """Ask what is not answered yet."""
     answers = {}
-    for task, protocol in protocols.items():
-        settings = {**protocol.source.made_of, **protocol.options, **loaded.made_of}
+    for task, asked in cases.items():
+        protocol, following = asked.protocol, loaded.following(asked.tracking)
+        settings = {**protocol.source.made_of, **protocol.options, **following.settings(task)}
         store = PredictionStore(folder / "predictions" / task, settings)
-        predict(loaded.method, protocol, store, state)
+        predict(following.method, protocol, store, state)
         answers[task] = StoredPredictions(store)
     return answers
 
 
-def frame_seconds(loaded: LoadedMethod, protocol: AnyProtocol) -> float:
-    """Median seconds a picture, or a frame of a clip, over the first cases."""
+def answer_seconds(loaded: LoadedMethod, cases: ComparedCases) -> float:
+    """Median seconds an answer over the first cases: a mask of a picture, or of an object in a frame."""
     seconds = []
+    protocol, method = cases.protocol, loaded.following(cases.tracking).method
     for index in range(min(_TIMED, len(protocol.source))):
         case = protocol.source[index]
         start = time.perf_counter()
-        prediction = protocol.ask(loaded.method, case)
-        frames = max(len(masks) for masks in prediction.masks.values())
-        seconds.append((time.perf_counter() - start) / frames)
+        prediction = protocol.ask(method, case)
+        answers = sum(len(masks) for masks in prediction.masks.values())
+        seconds.append((time.perf_counter() - start) / answers)
     return statistics.median(seconds)
 
 
 def measure_method(
     comparison: Comparison,
     method: ComparedMethod,
-    protocols: Mapping[Task, AnyProtocol],
+    cases: Mapping[Task, ComparedCases],
     place: tuple[Path, Path],
     state: PartialState,
 ) -> tuple[Outcome, dict[Task, StoredPredictions]]:
@@ -172,7 +89,7 @@ def measure_method(
     Args:
         comparison: That it is part of.
         method: The method.
-        protocols: All tasks'.
+        cases: All tasks'.
         place: Folder of the configurations, and of the results.
         state: The processes.
 
@@ -180,36 +97,38 @@ def measure_method(
         What came of it, and the answers of its first run.
     """
     configs, out = place
-    outcome = Outcome()
+    outcome, trainer = Outcome(), comparison.trainer(method)
     shown: dict[Task, StoredPredictions] = {}
-    asked = {task: protocols[task] for task in method.asked if task in protocols}
-    for seed, folder in runs_of(comparison, method, out):
+    asked = {task: cases[task] for task in method.asked if task in cases}
+    for seed in comparison.seeds if trainer is not None else comparison.seeds[:1]:
         model = comparison.sam
-        if method.train is not None:
-            seconds = train(configs / method.train, seed, folder)
+        if trainer is not None and trainer.train is not None:
+            run = seed_folder(trainer, seed, out)
+            seconds = train(configs / trainer.train, seed, run)
             outcome.training_seconds += [] if seconds is None else [seconds]
-            model = str(folder / "model")
+            model = str(trained_model(configs / trainer.train, run))
         loaded = load_method(method.method, model, best_device())
-        answers = ask(loaded, asked, folder, state)
-        for task, protocol in asked.items():
+        answers = ask(loaded, asked, seed_folder(method, seed, out), state)
+        for task, protocol in ((task, its.protocol) for task, its in asked.items()):
             scores = judge(protocol, answers[task], state)
             outcome.metrics.setdefault(task, []).append(protocol.measure(scores)[HEADLINES[task]])
         if not shown:
             shown = answers
             outcome.trained_parameters = loaded.trained_parameters
-            outcome.frame_seconds = {task: frame_seconds(loaded, protocol) for task, protocol in asked.items()}
+            outcome.answer_seconds = {task: answer_seconds(loaded, its) for task, its in asked.items()}
     return outcome, shown
 
 
 def write(comparison: Comparison, outcomes: Mapping[str, Outcome], out: Path) -> str:
     """``results.json`` and ``compare.md``; the latter's text."""
     write_json(out / "results.json", as_json(comparison, outcomes))
-    seeds = f"{len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else "one seed"
+    count = len(comparison.seeds)
+    seeds = f"{count} seeds, whose lowest and highest are in parentheses" if count > 1 else "one seed"
+    differences = "\n".join(differences_table(ours, comparison, outcomes) for ours in comparison.ours)
     text = (
         f"Trained methods are means over {seeds}; in brackets 95 % intervals over the cases, by bootstrap.\n\n"
         f"{results_table(comparison, outcomes)}\n"
-        "Differences on the same cases, paired bootstrap, 95 %; bold where 0 is outside:\n\n"
-        f"{differences_table(comparison, outcomes)}\n{TABLE_8}"
+        f"Differences on the same cases, paired bootstrap, 95 %; bold where 0 is outside:\n\n{differences}\n{TABLE_8}"
     )
     with whole_file(out / "compare.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -220,17 +139,18 @@ def run(config: Path, out: Path, together: int = 1) -> None:
     """All of it, with so many trainings at a time."""
     comparison = read_comparison(config)
     state = PartialState(cpu=not torch.cuda.is_available())
-    protocols = open_cases(comparison.data)
+    cases = open_cases(comparison.data)
+    check_runs(comparison, (config.parent, out))
     train_all(comparison, (config.parent, out), together)
     outcomes: dict[str, Outcome] = {}
     answers: dict[str, Mapping[Task, StoredPredictions]] = {}
     for method in comparison.methods:
         sys.stderr.write(f"{method.name}:\n")
         outcomes[method.name], answers[method.name] = measure_method(
-            comparison, method, protocols, (config.parent, out), state
+            comparison, method, cases, (config.parent, out), state
         )
     text = write(comparison, outcomes, out)
-    write_grid(out / "grid.png", protocols, answers)
+    write_grid(out / "grid.png", {task: its.protocol for task, its in cases.items()}, answers)
     Console(width=160).print(Markdown(text))
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from sam_uniref.data.batch import TASKS, Task
 from sam_uniref.eval.baselines import BASELINES
+from sam_uniref.eval.baselines.base_sam import load_base_sam
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.eval.methods import Method
 from sam_uniref.eval.predictor_method import PredictorMethod, RefinedMethod, TrackingOptions
@@ -36,11 +37,24 @@ class LoadedMethod:
         method: To be asked.
         made_of: What tells its answers from another's, in JSON's types.
         trained_parameters: How many numbers training found.
+        tracking: How it follows objects, if it is one of `OURS`.
     """
 
     method: Method
     made_of: dict[str, str | int]
     trained_parameters: int
+    tracking: TrackingOptions | None = None
+
+    def following(self, tracking: TrackingOptions) -> LoadedMethod:
+        """The same model with other options of tracking; what has none stays as it is."""
+        if not isinstance(self.method, PredictorMethod | RefinedMethod):
+            return self
+        return replace(self, method=self.method.following(tracking), tracking=tracking)
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """What its answers to a task are made of, in JSON's types."""
+        follows = self.tracking is not None and task in ("vos", "rvos")
+        return {**self.made_of, **(vars(self.tracking) if follows else {})}
 
 
 def load_method(
@@ -50,17 +64,16 @@ def load_method(
     *,
     checkpoint: str | Path | None = None,
     image_size: int | None = None,
-    tracking: TrackingOptions | None = None,
 ) -> LoadedMethod:
     """A method on a device, in evaluation mode.
 
     Args:
         name: One of `METHODS`.
-        model: What was trained: a folder, or a packaged model's name. A baseline takes the frozen SAM of it.
+        model: What was trained: a folder, or a packaged model's name. A baseline takes the frozen SAM of it, or a
+            released SAM; see `load_base_sam`.
         device: Where it runs.
         checkpoint: The base SAM's file, if it is not found by its name.
         image_size: What the input's size is called by, in pixels; the model's own by default.
-        tracking: Of one of `OURS` in videos.
 
     Raises:
         FileNotFoundError: If the model or the base checkpoint is not there.
@@ -75,11 +88,10 @@ def load_method(
     if name in OURS:
         own = load_class_for_use(model_class(OURS[name]), model, checkpoint, device, image_size)
         count = sum(p.numel() for part in own.parts() for p in part.module.parameters() if p.requires_grad)
-        if name == "samref_refined":
-            return LoadedMethod(RefinedMethod(cast(SamRef, own), tracking), {"method": name, **_made_of(own)}, count)
-        return LoadedMethod(PredictorMethod(own, tracking), _made_of(own), count)
-    baseline, samref = BASELINES[name], load_class_for_use(SamRef, model, checkpoint, device, image_size)
-    return LoadedMethod(baseline.build(samref.sam), {"method": name, **_made_of(samref)}, baseline.trained_parameters)
+        asked = RefinedMethod(cast(SamRef, own)) if name == "samref_refined" else PredictorMethod(own)
+        return LoadedMethod(asked, {"method": name, **_made_of(own)}, count, TrackingOptions())
+    baseline, (host, made_of) = BASELINES[name], load_base_sam(model, checkpoint, device, image_size)
+    return LoadedMethod(baseline.build(host), {"method": name, **made_of}, baseline.trained_parameters)
 
 
 def _made_of(model: Predictor) -> dict[str, str | int]:

@@ -23,7 +23,7 @@ from sam_uniref.state import whole_file
 CASES = 3
 """Of each task, the first so many."""
 
-_TILE, _GAP, _HEAD, _LEFT, _FONT = 144, 6, 26, 170, 13
+_TILE, _GAP, _HEAD, _LEFT, _FONT = 144, 6, 40, 170, 13
 _PAPER, _INK = (250, 250, 250), (20, 20, 20)
 
 Answers = Mapping[str, Mapping[Task, StoredPredictions]]
@@ -48,7 +48,7 @@ def write_grid(path: Path, protocols: Mapping[Task, TaskProtocol[Any, Any]], ans
     sheet = PILImage.new("RGB", (width, _HEAD + len(rows) * (_TILE + _GAP)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
     for column, head in enumerate(heads):
-        draw.text((_LEFT + column * (_TILE + _GAP), 6), head, font=font, fill=_INK)
+        draw.multiline_text((_LEFT + column * (_TILE + _GAP), 6), _lines(head, 18), font=font, fill=_INK)
     for number, (label, pictures) in enumerate(rows):
         top = _HEAD + number * (_TILE + _GAP)
         draw.multiline_text((6, top + 6), label, font=font, fill=_INK)

@@ -101,7 +101,9 @@ def mose_objects(frames: Sequence[ScoredFrame]) -> dict[int, ObjectScores]:
 
 
 DAVIS = Convention[ScoredFrame](
-    "DAVIS, semi-supervised", score_frame, lambda video: semi_supervised_objects(video.in_order)
+    "DAVIS, semi-supervised",
+    score_frame,
+    lambda video: semi_supervised_objects(video.in_order, [f"{stem}.png" for stem in video.frames]),
 )
 
 DAVIS_UNSUPERVISED = Convention[ScoredProposals](

@@ -116,11 +116,15 @@ def frames_between(frames: Sequence[ScoredFrame]) -> Sequence[ScoredFrame]:
     return frames[1:-1]
 
 
-def semi_supervised_objects(frames: Sequence[ScoredFrame]) -> dict[int, ObjectScores]:
+def semi_supervised_objects(frames: Sequence[ScoredFrame], names: Sequence[str] = ()) -> dict[int, ObjectScores]:
     """One video by DAVIS's semi-supervised rules, from all its frames in order.
 
     The first frame is given and the last is not scored. Objects are 1 to the highest id of the first true mask,
     whether they are in it or not. Void counts as background. A predicted id that is missing is an empty mask.
+
+    Args:
+        frames: Of the video.
+        names: Of the frames, for messages; their numbers from 0 on by default.
 
     Returns:
         Per object id the scores of T - 2 frames.
@@ -129,9 +133,10 @@ def semi_supervised_objects(frames: Sequence[ScoredFrame]) -> dict[int, ObjectSc
         ValueError: If there are fewer than 3 frames or no object, or an id is predicted that the truth lacks.
     """
     scored, count = frames_between(frames), max(frames[0].truth)
-    most = max(max(frame.predicted, default=0) for frame in frames)
-    if most > count:
-        raise ValueError(f"object {most} is predicted, but the truth has only the ids 1-{count}")
+    for name, frame in zip(names or map(str, range(len(frames))), frames, strict=True):
+        most = max(frame.predicted, default=0)
+        if most > count:
+            raise ValueError(f"object {most} is predicted in frame {name}, but the truth has only the ids 1-{count}")
     return {object_id: object_scores(scored, object_id) for object_id in range(1, count + 1)}
 
 

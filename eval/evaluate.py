@@ -3,8 +3,9 @@
     python eval/evaluate.py --model runs/folder/model --data refshapes --task all --out results/mine
     python eval/evaluate.py --model runs/folder/model --data data/refcoco --split testA --task ris --out results/testA
     python eval/evaluate.py --model runs/folder/model --data data/davis2017 --split val --task vos --out results/davis
-    # PerSAM on the same SAM
+    # PerSAM on the same SAM, and on a released one
     python eval/evaluate.py --method persam --model runs/folder/model --task fss --out results/persam
+    python eval/evaluate.py --method persam --model vit_b --checkpoint sam_vit_b_01ec64.pth --task fss --out results/b
     # the paper's ablation: sentences without the masks predicted so far
     python eval/evaluate.py --model runs/folder/model --task rvos --frame-references none --out results/language
     # several processes share the cases, and give the same numbers
@@ -15,9 +16,9 @@
 
 Predictions are stored case by case in FOLDER/predictions; run again, the command goes on where it was stopped. Then
 they are scored: FOLDER/results.json, {task: {metric: {"value", "low", "high", "n", "unit"}}} with 95 % intervals,
-FOLDER/settings.json, what was evaluated, a CSV of samples, objects and videos, and FOLDER/report/index.html, all of the
-tasks of the last command. A split whose masks are not public is predicted and not scored. What the metrics mean stands
-in the report.
+FOLDER/settings.json, what was evaluated and by which conventions, a CSV of samples, objects and videos, and
+FOLDER/report/index.html, all of the tasks of the last command. A split whose masks are not public is predicted and not
+scored. What the metrics mean stands in the report.
 
 A folder of PNGs has <sample>.png (ris: the sentence's name, fss: the query's), <video>/<frame>.png with ids (vos),
 <video>/<sentence's name>/<frame>.png (rvos), or with --merge anno_<run>/<video>/<frame>.png with ids. --write-masks
@@ -32,7 +33,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,7 +45,7 @@ from sam_uniref.data.episodes import Supports
 from sam_uniref.data.refshapes import STYLES
 from sam_uniref.eval.asked_data import REFSHAPES, Protocols, asked_tasks, open_protocols
 from sam_uniref.eval.commands import OneLineParser
-from sam_uniref.eval.compared_methods import METHODS, OURS, load_method
+from sam_uniref.eval.compared_methods import METHODS, OURS, LoadedMethod, load_method
 from sam_uniref.eval.measures import reported
 from sam_uniref.eval.predictions import PredictionStore
 from sam_uniref.eval.predictor_method import TrackingOptions
@@ -79,6 +79,8 @@ _OPTIONS_OF: dict[str, tuple[Task, ...]] = {
     "score_threshold": ("vos", "rvos"),
 }
 _OF_REFSHAPES, _OF_PREPARED = ("style",), ("split", "download", "supports")
+OF_CASES = tuple(f"--{name.replace('_', '-')}" for name in (*_OPTIONS_OF, *_OF_REFSHAPES, "download"))
+"""Options of a task's cases and of how they are asked: what a comparison gives a task of its own."""
 # What only the scores depend on, and not what is predicted.
 _OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 
@@ -86,7 +88,11 @@ _OF_SCORING = ("episodes", "frames", "hsnet_size", "match")
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="folder that save_pretrained wrote, or a packaged model's name")
+    parser.add_argument(
+        "--model",
+        help="folder that save_pretrained wrote, or a packaged model's name; "
+        "of a baseline also a released SAM: its name (vit_b, sam_hq_vit_b, ...), its file or its folder",
+    )
     parser.add_argument(
         "--method",
         choices=sorted(METHODS),
@@ -187,6 +193,11 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def tracking_options(arguments: argparse.Namespace) -> TrackingOptions:
+    """How objects are followed in the video tasks."""
+    return TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
+
+
 def choose_device(name: str | None, state: PartialState) -> torch.device:
     """The named device, which must be there, or this process's own.
 
@@ -234,29 +245,26 @@ def _own_predictions(
 ) -> dict[Task, Predictions[Any]]:
     """Those that are stored, after asking for what is missing."""
     if arguments.metrics_only:
-        stores = _stores(arguments.out, protocols, {}, {})
+        stores = _stores(arguments.out, protocols, None)
         for task, protocol in protocols.items():
             check_stored(protocol, stores[task])
     else:
         device = choose_device(arguments.device, state)
         place = {"checkpoint": arguments.checkpoint, "image_size": arguments.image_size}
-        tracking = TrackingOptions(arguments.frame_references or "both", arguments.score_threshold)
-        loaded = load_method(arguments.method, arguments.model, device, **place, tracking=tracking)
-        followed = asdict(tracking) if arguments.method in OURS else {}
-        stores = _stores(arguments.out, protocols, loaded.made_of, followed)
+        loaded = load_method(arguments.method, arguments.model, device, **place)
+        loaded = loaded.following(tracking_options(arguments))
+        stores = _stores(arguments.out, protocols, loaded)
         for task, protocol in protocols.items():
             predict(loaded.method, protocol, stores[task], state)
     return {task: StoredPredictions(store) for task, store in stores.items()}
 
 
-def _stores(
-    out: Path, protocols: Protocols, made_by: Mapping[str, Any], tracking: Mapping[str, Any]
-) -> dict[Task, PredictionStore]:
+def _stores(out: Path, protocols: Protocols, loaded: LoadedMethod | None) -> dict[Task, PredictionStore]:
     """The tasks' stores; one that was made of something else is refused before anything long begins."""
     stores = {}
     for task, protocol in protocols.items():
+        made_by = {} if loaded is None else loaded.settings(task)
         settings = {**protocol.source.made_of, **protocol.options, **made_by}
-        settings |= tracking if task in ("vos", "rvos") else {}
         stores[task] = PredictionStore(out / "predictions" / task, settings)
     return stores
 
@@ -295,12 +303,13 @@ def _settings(arguments: argparse.Namespace, protocols: Protocols) -> Mapping[st
     """What was evaluated, for people: the command line, and what it stands for."""
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()}
     given["cases"] = {task: len(protocol.source) for task, protocol in protocols.items()}
+    given["conventions"] = {task: protocol.conventions for task, protocol in protocols.items()}
     if {"vos", "rvos"} & protocols.keys():
         given["frame_references"] = arguments.frame_references or "both"
     path = arguments.out / "settings.json"
     if arguments.metrics_only and path.is_file():
         before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return before | {name: given[name] for name in ("task", "cases", *_OF_SCORING)}
+        return before | {name: given[name] for name in ("task", "cases", "conventions", *_OF_SCORING)}
     return given
 
 

@@ -45,6 +45,10 @@ class PredictorMethod:
         self.tracking = tracking or TrackingOptions()
         self._shared = cast(Predictor, _EncodesOnce(model))
 
+    def following(self, tracking: TrackingOptions) -> PredictorMethod:
+        """The same model with other options of tracking."""
+        return PredictorMethod(self.model, tracking)
+
     def encode_image(self, images: RGB) -> ImageFeatures:
         """As the model's."""
         return self.model.encode_image(images)
@@ -81,6 +85,10 @@ class RefinedMethod:
     def __init__(self, model: SamRef, tracking: TrackingOptions | None = None) -> None:
         self.model = model
         self.track = PredictorMethod(model, tracking).track
+
+    def following(self, tracking: TrackingOptions) -> RefinedMethod:
+        """The same model with other options of tracking."""
+        return RefinedMethod(self.model, tracking)
 
     def encode_image(self, images: RGB) -> TurnedImage:
         """The picture, encoded when it is asked about."""

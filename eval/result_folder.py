@@ -40,7 +40,7 @@ class ResultFolder(Generic[Case]):
     def __init__(self, folder: Path, protocol: TaskProtocol[Case, Any]) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder of predictions {folder}")
-        self._folder, self._protocol = folder, protocol
+        self.folder, self._protocol = folder, protocol
 
     def read(self, case: Case) -> Prediction:
         """The answers of a case.
@@ -54,7 +54,7 @@ class ResultFolder(Generic[Case]):
             answer: [nothing] * count for answer, count in self._protocol.answers(case).items()
         }
         for file in self._protocol.files(case):
-            path = self._folder / file.path
+            path = self.folder / file.path
             if not file.needed and not path.is_file():
                 continue
             ids = _read_ids(path, file, case.size)

@@ -22,6 +22,10 @@ Score = TypeVar("Score")
 class Predictions(Protocol[Case_contra]):
     """Where a case's prediction is read from."""
 
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+
     def read(self, case: Case_contra) -> Prediction:
         """The prediction of a case."""
 
@@ -35,6 +39,11 @@ class StoredPredictions:
 
     def __init__(self, store: PredictionStore) -> None:
         self._store = store
+
+    @property
+    def folder(self) -> Path:
+        """The store's."""
+        return self._store.folder
 
     def read(self, case: Any) -> Prediction:
         """The prediction of a case."""
@@ -120,9 +129,16 @@ def judge(protocol: TaskProtocol[Case, Score], predictions: Predictions[Case], s
     """Scores of all predictions. Each process takes its share of the cases; all of them return the same.
 
     Raises:
-        ValueError: If a prediction is not of its case.
+        ValueError: If a prediction is damaged, or not of its case; with the case's name and the folder.
     """
-    return _shared(protocol, lambda case: protocol.judge(case, predictions.read(case)), "scored", state)
+
+    def judged(case: Case) -> list[Score]:
+        try:
+            return protocol.judge(case, predictions.read(case))
+        except ValueError as error:
+            raise ValueError(f"{protocol.task} case {case.name} in {predictions.folder}: {error}") from error
+
+    return _shared(protocol, judged, "scored", state)
 
 
 def measure(method: Method, protocol: TaskProtocol[Case, Any], state: PartialState) -> dict[str, float]:

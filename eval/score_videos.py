@@ -19,11 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sam_uniref.data.formats.files import in_units, load_palette_ids
+from sam_uniref.data.formats.files import in_units, load_palette_ids, mask_size
 from sam_uniref.eval.conventions import Convention, Frame, ObjectKey, VideoFrames
 from sam_uniref.eval.davis import ObjectScores
 from sam_uniref.eval.id_maps import IdMap
-from sam_uniref.images import image_size
 from sam_uniref.processes import working_processes
 from sam_uniref.video import by_number
 
@@ -79,7 +78,7 @@ def score_videos(
 
 
 def list_masks(predictions: Path, truth: Path, videos: Sequence[str] | None = None) -> dict[str, list[MaskPair]]:
-    """Files to compare, frames in order, by video; checked without a mask being read.
+    """Files to compare, frames in order, by video; their headers checked without a mask being read.
 
     Args:
         predictions: Folder of the predicted masks.
@@ -88,7 +87,8 @@ def list_masks(predictions: Path, truth: Path, videos: Sequence[str] | None = No
 
     Raises:
         FileNotFoundError: Naming the first video or predicted frame that is not there.
-        ValueError: If there is no true mask at all, or a video's first masks are not of one size.
+        ValueError: If there is no true mask at all, or naming the first file that is no mask, or not of its truth's
+            size.
     """
     for folder in (predictions, truth):
         if not folder.is_dir():
@@ -108,8 +108,9 @@ def list_masks(predictions: Path, truth: Path, videos: Sequence[str] | None = No
         for predicted, _ in listed[name]:
             if predicted.name not in there:
                 raise FileNotFoundError(f"there is no predicted mask {predicted}; the truth has that frame")
-        # The mistake that is made, all masks at another size, is found before hours of work.
-        _check_size(*listed[name][0], image_size(listed[name][0][0]), image_size(listed[name][0][1]))
+    # Sizes and modes that don't fit are found before hours of work.
+    for predicted, true in (pair for pairs in listed.values() for pair in pairs):
+        _check_size(predicted, true, _header_size(predicted), _header_size(true))
     return listed
 
 
@@ -177,6 +178,14 @@ def _score_pairs(score: Any, binary: bool, pairs: Sequence[MaskPair]) -> list[An
         except ValueError as error:
             raise ValueError(f"{predicted}: {error}") from error
     return frames
+
+
+def _header_size(file: Path) -> tuple[int, int]:
+    """``(height, width)`` of a mask, without reading it."""
+    try:
+        return mask_size(file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _check_size(predicted: Path, truth: Path, got: tuple[int, ...], wanted: tuple[int, ...]) -> None:

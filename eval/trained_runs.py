@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sam_uniref.state import write_json
+from sam_uniref.train.settings import load_settings
 
 
 def folder_name(name: str) -> str:
@@ -35,13 +36,28 @@ def claim_folder(file: Path, made_of: Mapping[str, Any]) -> None:
     write_json(file, told)
 
 
-def is_trained(folder: Path) -> bool:
-    """Whether a run has left its model."""
-    return (folder / "model" / "config.json").is_file()
+def trained_model(config: Path, folder: Path, overrides: Sequence[str] = ()) -> Path:
+    """Where a run in a folder leaves its model: a run of several stages, that of the last.
+
+    Args:
+        config: The run's configuration.
+        folder: Its output.
+        overrides: ``key=value`` over the configuration's.
+
+    Raises:
+        FileNotFoundError: If there is no such configuration.
+        ValueError: If it is broken.
+    """
+    return Path(load_settings(config, [f"output={folder}", *overrides]).stages()[-1].output) / "model"
+
+
+def is_trained(model: Path) -> bool:
+    """Whether a run has left its model there."""
+    return (model / "config.json").is_file()
 
 
 def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = (), log: Path | None = None) -> None:
-    """Train into a folder, or go on there, in a process of its own.
+    """Train all stages into a folder, or go on there, in a process of its own.
 
     Args:
         config: The run's configuration.
@@ -55,7 +71,7 @@ def train_run(config: Path, folder: Path, seed: int, overrides: Sequence[str] = 
     """
     launch = ["accelerate.commands.launch", "--num_processes", "1", "-m", "sam_uniref.train.finetune"]
     run_module([*launch, "--config", str(config), "--resume", f"output={folder}", f"seed={seed}", *overrides], log)
-    if not is_trained(folder):
+    if not is_trained(trained_model(config, folder, overrides)):
         raise RuntimeError(f"training has left no model in {folder}; run again to go on")
 
 

@@ -250,6 +250,21 @@ def test_persam_in_videos_asks_around_the_previous_mask() -> None:
     np.testing.assert_array_equal(results[1].masks[1], max(heard.answers[2], key=lambda s: s.score).mask)
 
 
+@pytest.mark.parametrize(("name", "similar"), [("persam", 2), ("persam_f", 1)])
+def test_at_the_edge_the_last_point_is_the_masks_centre_and_not_the_cut_boxs(name: str, similar: int) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[40:, :21] = True
+    method: Any = built(name)
+    heard = Listener(method.sam)
+    list(method.track(clip(2), masks={1: mask}))
+    around = [prompt for prompt in heard.asked if prompt.mask_logits is None and prompt.box is not None]
+    assert around
+    for prompt in around:
+        assert prompt.box == (0, 30, 30, 60)
+        assert prompt.points is not None
+        assert prompt.points[similar].tolist() == [10, 49]
+
+
 def test_the_published_count_of_pixels_is_modulo_256() -> None:
     candidates = []
     for pixels in (255, 256, 300):

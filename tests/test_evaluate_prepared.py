@@ -21,6 +21,7 @@ from tiny import tiny_model
 from sam_uniref.data.prepared import VideoObject, decode_mask, encode_mask
 from sam_uniref.eval.cases import Clip, ClipObject, NothingToAskError
 from sam_uniref.eval.evaluate import main
+from sam_uniref.eval.named_conventions import BY_IDS, BY_LISTS
 from sam_uniref.eval.predictions import Prediction
 from sam_uniref.eval.prepared_cases import PreparedClips, PreparedQueries, PreparedScenes
 from sam_uniref.eval.protocols import (
@@ -145,6 +146,19 @@ def test_frames_that_count(clips: Path) -> None:
     empty = values(VideoObjects(source, "davis"), np.zeros_like)
     assert empty["J"] == pytest.approx((0 + 1 / 4) / 2), "object 5 is rightly not seen in frame 1"
     assert values(VideoObjects(source), np.zeros_like)["J"] == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "own"), [("mose", "mose"), ("lvos_v2", "lvos"), ("youtube_vos_2018", "youtube-vos"), ("davis2017", None)]
+)
+def test_sets_with_a_convention_of_their_own_say_so(clips: Path, data: str, own: str | None) -> None:
+    source = PreparedClips(clips, "val", "vos")
+    source.made_of = {**source.made_of, "data": data}
+    told = VideoObjects(source).conventions[-1]
+    assert ("eval/score.py" in told) == (own is not None)
+    if own is not None:
+        assert told.endswith(f"--convention {own}.")
+        assert own in (*BY_IDS, *BY_LISTS)
 
 
 def test_merged_sentences_are_two_runs_averaged(clips: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_another_model_or_option_is_not_mixed_in(
     assert "style 'textured' and not 'plain'" in error
     assert main(options(model, unbroken, "--metrics-only", "--style", "plain")) == 2
     assert "style 'textured' and not 'plain'" in capsys.readouterr().err
+
+
+def test_a_damaged_prediction_is_named_with_its_store(
+    unbroken: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(unbroken, out)
+    (file,) = (out / "predictions" / "ris").glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[3]["masks"] = {answer: ["11"] for answer in lines[3]["masks"]}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    assert main(["--metrics-only", "--task", "ris", "--out", str(out), "--episodes", str(EPISODES)]) == 2
+    assert f"ris case {lines[3]['case']} in {out / 'predictions' / 'ris'}: " in capsys.readouterr().err
 
 
 def test_metrics_alone_need_all_predictions(unbroken: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import disc, perturb, picture
+from tiny import disc, perturb, picture, tiny_model
 from tiny_hosts import SIDE, tiny_host_model
 from torch import Tensor
 
 from sam_uniref import MaskReference, SamRef, SamRefConfig
 from sam_uniref.config import BaseSamConfig, LoraConfig
-from sam_uniref.eval.baselines.prompting import PromptedSam
-from sam_uniref.hosts import HOST_NAMES
+from sam_uniref.eval.baselines import Persam, base_sam
+from sam_uniref.eval.baselines.prompting import Prompt, PromptedSam
+from sam_uniref.eval.compared_methods import load_method
+from sam_uniref.hosts import HOST_NAMES, PUBLISHED
 from sam_uniref.hosts.registry import family_of, saved_host
 from sam_uniref.hub.card import card_text
 from sam_uniref.refsam import RefSam
@@ -249,6 +251,51 @@ def test_a_folder_of_transformers_is_a_host_and_found_again(kind: str, own: Any,
         SamRef.from_pretrained(tmp_path / "model")
 
 
+def test_what_learns_nothing_prompts_a_host_as_we_do(plugged: SamRef) -> None:
+    image, points = picture(), np.array([[20.0, 30.0], [40.0, 10.0]])
+    sam = PromptedSam(plugged.sam)
+    (answer,) = sam.candidates(sam.encode(image), Prompt(points, np.array([1, 0])), multimask=False)
+    wanted = plugged.segment(image, points=points, labels=np.array([1, 0]))
+    np.testing.assert_allclose(answer.low_res_logits, wanted.low_res_logits, atol=1e-5)
+    assert sam.mask_input_size == answer.low_res_logits.shape[1:]
+    assert sam.grid == tuple(sam.encode(image).levels[0].shape[2:])
+
+
+@pytest.mark.parametrize("name", ["persam_f", "plain_sam", "points"])
+def test_what_learns_nothing_runs_on_a_released_host(own: Any, name: str, tmp_path: Path) -> None:
+    own.save_pretrained(tmp_path)
+    loaded = load_method(name, tmp_path, torch.device("cpu"))
+    assert len(str(loaded.made_of["model"])) == 64
+    mask = disc(90, 120)
+    results = list(loaded.method.track([picture(90, 120), picture(90, 120)], masks={1: mask}))
+    np.testing.assert_array_equal(results[0].masks[1], mask)
+    assert results[1].masks[1].shape == mask.shape
+    if name == "persam_f":
+        answer = loaded.method.segment(picture(90, 120), examples=[MaskReference(picture(90, 120), mask)])
+        assert np.isfinite(answer.logits).all()
+
+
+def test_released_sams_by_name_and_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, Any]] = []
+
+    def build(model: Any, checkpoint: Any, image_size: int | None) -> tuple[Any, BaseSamConfig]:
+        asked.append((model, checkpoint))
+        return tiny_model().sam, BaseSamConfig(size="vit_b", sha256="0")
+
+    monkeypatch.setattr(base_sam, "build_host", build)
+    file, other, device = tmp_path / "sam_vit_b_01ec64.pth", tmp_path / "mine.pth", torch.device("cpu")
+    file.touch()
+    other.touch()
+    load_method("plain_sam", "vit_b", device)
+    load_method("plain_sam", "vit_b", device, checkpoint=other)
+    assert load_method("persam", str(file), device).made_of["model"] == "0"
+    assert asked == [("vit_b", PUBLISHED), ("vit_b", other), ("vit_b", file)]
+    with pytest.raises(ValueError, match=r"for .*mine\.pth give a name of tiny, vit_b.* as the model, and the file"):
+        load_method("plain_sam", other, device)
+    assert not base_sam.is_released("tiny")
+    assert not base_sam.is_released("nothere")
+
+
 def test_a_video_models_folder_is_a_host_too(tmp_path: Path) -> None:
     """The released SAM 2.1 are video models; their memory is left out."""
     own = tiny_host_model("sam2")
@@ -333,8 +380,8 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         SamRef.from_sam(own, "tiny")
     with pytest.raises(ValueError, match="blocks of SAM's own image encoder"):
         RefSam.from_sam(own, text_encoder="tiny")
-    with pytest.raises(ValueError, match="SAM's own prompt encoder and mask decoder"):
-        PromptedSam(model.sam)
+    with pytest.raises(ValueError, match="PerSAM guides the attention in SAM's own mask decoder, not in a Sam2Host's"):
+        Persam(model.sam)
     with pytest.raises(ValueError, match="a host is one of"):
         SamRef.from_sam(torch.nn.Linear(1, 1))
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):

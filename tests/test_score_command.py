@@ -309,9 +309,11 @@ def test_masks_that_do_not_fit_are_named(folders: Path, capsys: pytest.CaptureFi
     late = folders / "predictions" / "third" / f"{STEMS[4]}.png"
     good = late.read_bytes()
     PILImage.fromarray(np.full((24, 40), 7, np.uint8)).save(late)
-    assert "video third by DAVIS, semi-supervised: object 7 is predicted" in refused(capsys, line)
+    assert "video third by DAVIS, semi-supervised: object 7 is predicted in frame 00020.png" in refused(capsys, line)
     PILImage.fromarray(np.zeros((12, 20), np.uint8)).save(late)
     assert "third/00020.png is 20x12, the true mask" in refused(capsys, line)
+    PILImage.fromarray(np.zeros((24, 40), np.uint16)).save(late)
+    assert "third/00020.png: a mask has ids or the palette's colours, got a picture of mode I" in refused(capsys, line)
     late.write_bytes(good[:-60])
     assert "third/00020.png: it is not a whole picture" in refused(capsys, line)
     late.unlink()
@@ -328,7 +330,8 @@ def test_a_run_that_lacks_a_frame_is_found_before_any_is_scored(
     for folder in runs:
         for name in VIDEOS:
             write_ids(folder / name, moving_objects(6, 2), STEMS)
-    (runs[0] / "first" / "00005.png").write_bytes(b"would be refused if it were read")
+    broken = runs[0] / "first" / "00005.png"
+    broken.write_bytes(broken.read_bytes()[:-14])  # would be refused if it were read
     (runs[3] / "third" / "00025.png").unlink()
     assert "anno_3/third/00025.png; the truth" in refused(
         capsys, typed(folders, "davis-unsupervised", predictions=runs)

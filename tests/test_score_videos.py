@@ -152,6 +152,18 @@ def test_all_masks_at_another_size_are_found_at_once(folders: tuple[Path, Path])
         list_masks(predictions, truth)
 
 
+def test_a_late_mask_that_does_not_fit_is_found_before_any_is_read(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    late = sorted((predictions / "second").glob("*.png"))[-1]
+    for ids, message in ((np.zeros((12, 20), np.uint8), "is 20x12, the true"), (np.zeros((24, 40), np.uint16), "I;16")):
+        PILImage.fromarray(ids).save(late)
+        with pytest.raises(ValueError, match=f"{late.name}.*{message}"):
+            list_masks(predictions, truth)
+    late.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"{late.name}: it is not a whole picture"):
+        list_masks(predictions, truth)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_refused_video_is_named_before_later_ones_are_read(folders: tuple[Path, Path], workers: int) -> None:
     predictions, truth = folders
@@ -160,6 +172,6 @@ def test_a_refused_video_is_named_before_later_ones_are_read(folders: tuple[Path
         write_ids(truth / f"third{number:02d}", moving_objects(3, 1))
         shutil.copytree(truth / f"third{number:02d}", predictions / f"third{number:02d}")
     last = predictions / "third29" / "00002.png"
-    last.write_bytes(last.read_bytes()[:50])
+    last.write_bytes(last.read_bytes()[:-14])
     with pytest.raises(ValueError, match=r"video first by DAVIS, semi-supervised: object 21 is predicted"):
         score_videos(predictions, truth, conventions.DAVIS, workers=workers)

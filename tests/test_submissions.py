@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from sam_uniref.eval.asked_videos import (
     asked_of_youtube_vos,
 )
 from sam_uniref.eval.id_maps import IdMap
-from sam_uniref.eval.submissions import LAYOUTS, check_submission, masks_in_folder, write_submission
+from sam_uniref.eval.submissions import LAYOUTS, check_masks, check_submission, masks_in_folder, write_submission
 from sam_uniref.track_files import palette_png
 
 STEMS = ("00000", "00005")
@@ -206,7 +207,12 @@ def test_asked_of_youtube_vos(tmp_path: Path) -> None:
     }
     meta = tmp_path / "meta.json"
     meta.write_text(json.dumps({"videos": {"clip": {"objects": objects}}}))
-    assert asked_of_youtube_vos(meta) == [AskedVideo("clip", ("00000", "00005", "00010"), frozenset({1, 3}))]
+    asked = AskedVideo("clip", ("00000", "00005", "00010"), frozenset({1, 3}))
+    assert asked_of_youtube_vos(meta) == [asked]
+    picture(tmp_path / "JPEGImages" / "clip" / "00000.jpg")
+    assert asked_of_youtube_vos(meta) == [replace(asked, size=(24, 40))]
+    write_ids(tmp_path / "Annotations" / "clip", moving_objects(1, 3, height=12, width=20))
+    assert asked_of_youtube_vos(meta) == [replace(asked, size=(12, 20))]
 
 
 def test_asked_of_ref_youtube_vos(tmp_path: Path) -> None:
@@ -216,6 +222,16 @@ def test_asked_of_ref_youtube_vos(tmp_path: Path) -> None:
     test.write_text(json.dumps({"videos": {"tested": entry}}))
     assert asked_of_ref_youtube_vos(valid, test) == SENTENCES[:2]
     assert len(asked_of_ref_youtube_vos(valid)) == 4
+    picture(tmp_path / "valid" / "JPEGImages" / "clip" / "00000.jpg")
+    file = tmp_path / "meta_expressions" / "valid" / "meta_expressions.json"
+    file.parent.mkdir(parents=True)
+    valid.rename(file)
+    assert asked_of_ref_youtube_vos(file, test) == [replace(one, size=(24, 40)) for one in SENTENCES[:2]]
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    PILImage.new("RGB", (40, 24)).save(path)
 
 
 def test_asked_of_folders(tmp_path: Path) -> None:
@@ -228,7 +244,16 @@ def test_asked_of_folders(tmp_path: Path) -> None:
     frames("clip", moving_objects(11, 1))
     write_ids(tmp_path / "Annotations" / "clip", moving_objects(1, 3))
     asked = asked_of_folders(tmp_path / "JPEGImages", tmp_path / "Annotations")
-    assert asked == [AskedVideo("clip", tuple(str(t) for t in range(11)), frozenset({1, 2, 3}))]
+    size = moving_objects(1, 3)[0].shape
+    assert asked == [AskedVideo("clip", tuple(str(t) for t in range(11)), frozenset({1, 2, 3}), size)]
+    # Masks that are all of one wrong size are found.
+    write_ids(tmp_path / "masks" / "clip", moving_objects(11, 3, height=12, width=20), [str(t) for t in range(11)])
+    with pytest.raises(ValueError, match="the mask of clip/0 is 20x12, but those of its video are 40x24"):
+        check_masks(asked, masks_in_folder(tmp_path / "masks"))
+    write_ids(tmp_path / "Annotations" / "clip", moving_objects(1, 3, height=12, width=20), ["00007"])
+    with pytest.raises(ValueError, match=r"not of one size: .*00007\.png"):
+        asked_of_folders(tmp_path / "JPEGImages", tmp_path / "Annotations")
+    (tmp_path / "Annotations" / "clip" / "00007.png").unlink()
     frames("without", moving_objects(1, 1))
     with pytest.raises(FileNotFoundError, match=r"no picture in .*Annotations/without"):
         asked_of_folders(tmp_path / "JPEGImages", tmp_path / "Annotations")

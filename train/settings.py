@@ -282,10 +282,7 @@ class RunSettings:
             values["model"]["checkpoint"] = None
         if "data" in self.then:
             values["data"] = {}
-        try:
-            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunSettings), values, self.then))
-        except OmegaConfBaseException as error:
-            raise ValueError(f"then: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
+        return fill_settings(RunSettings, "then", values, self.then)
 
     def stages(self) -> list[RunSettings]:
         """This stage and those that follow it."""
@@ -328,12 +325,29 @@ def read_settings(cls: type[T], path: str | Path, overrides: Sequence[str] = ())
     try:
         given = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
         check_keys(OmegaConf.to_container(given), cls)
-        merged = OmegaConf.merge(OmegaConf.structured(cls), given)
-        return OmegaConf.to_object(merged)
     except YAMLError as error:
         raise ValueError(f"{path} or an override is no YAML: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
+    return fill_settings(cls, str(path), given)
+
+
+def fill_settings(cls: type[T], origin: str, *given: Any) -> T:
+    """A dataclass, and those inside it, of values whose types are checked.
+
+    Args:
+        cls: The dataclass to fill.
+        origin: Of the values, for messages.
+        given: Mappings, later ones over earlier ones.
+
+    Raises:
+        ValueError: If a key is unknown, or a value of the wrong type.
+    """
+    try:
+        filled: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), *given))
+        return filled
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{origin}: {str(error).splitlines()[0]} (at {error.full_key or 'the top'})") from error
 
 
 def write_settings(settings: RunSettings, path: Path) -> None:

@@ -1,5 +1,7 @@
 """Methods that ours is compared with, behind `sam_uniref.eval.methods.Method`, on any SAM we load.
 
+PerSAM changes SAM's own mask decoder, and runs on no other.
+
 | name | asked | learns |
 |---|---|---|
 | ``persam`` | FSS, VOS | nothing |
@@ -28,8 +30,7 @@ class Baseline:
     """A method by its name.
 
     Attributes:
-        build: From a `sam_uniref.hosts.Host` with SAM's decoder, which stays frozen, and the method's own options by
-            keyword.
+        build: From a `sam_uniref.hosts.Host`, which stays frozen, and the method's own options by keyword.
         tasks: What it can be asked; anything else is a ValueError.
         trained_parameters: How many numbers training finds: PerSAM-F's are found anew for each object.
     """

@@ -21,7 +21,7 @@ from torch import Tensor
 from sam_uniref.eval.baselines.guidance import guided_decoder
 from sam_uniref.eval.baselines.mask_method import EncodedExample, MaskMethod
 from sam_uniref.eval.baselines.mask_tracker import EncodedFrame, Followed
-from sam_uniref.eval.baselines.prompting import Box, Prompt, best, grown_box, inclusive_box
+from sam_uniref.eval.baselines.prompting import Box, Prompt, best, inclusive_box
 from sam_uniref.eval.baselines.target import (
     attention_prior,
     image_target,
@@ -33,6 +33,7 @@ from sam_uniref.eval.baselines.target import (
 from sam_uniref.hosts import Host
 from sam_uniref.images import Mask
 from sam_uniref.interfaces import ImageFeatures
+from sam_uniref.sam import PromptedSamHost
 from sam_uniref.segmentation import Segmentation
 
 _VIDEO_POINTS = 2
@@ -59,12 +60,15 @@ class Persam(MaskMethod[PersamObject]):
     and the first one's logits, the third also the second one's box.
 
     In videos no guidance and no background point, but two foreground points, the previous mask's box grown by 10 px and
-    its centre; the first step's largest mask goes on.
+    its centre before that; the first step's largest mask goes on.
 
     Args:
         host: The SAM.
         areas_modulo_256: Take for the largest mask in videos what the published program takes for it, which counts
             pixels in a byte.
+
+    Raises:
+        ValueError: If the host has another mask decoder than SAM's, whose attention can't be guided.
     """
 
     name = "PerSAM"
@@ -72,6 +76,11 @@ class Persam(MaskMethod[PersamObject]):
 
     def __init__(self, host: Host, *, areas_modulo_256: bool = False) -> None:
         super().__init__(host)
+        if not isinstance(host, PromptedSamHost):
+            raise ValueError(
+                f"PerSAM guides the attention in SAM's own mask decoder, not in a {type(host).__name__}'s; give a SAM "
+                "or a MobileSAM, or ask PerSAM-F, plain SAM or points"
+            )
         self._areas_modulo_256 = areas_modulo_256
 
     def _segment(self, query: ImageFeatures, examples: Sequence[EncodedExample]) -> Segmentation:
@@ -92,7 +101,7 @@ class Persam(MaskMethod[PersamObject]):
     def follow(self, frame: EncodedFrame, state: PersamObject) -> Followed[PersamObject]:
         """Three steps, the first around the previous mask."""
         found = similarity(state.target, frame.features, self.sam.host.transform)
-        prompt = location_prompt(found, _VIDEO_POINTS, box=grown_box(state.box, frame.features.original_sizes[0]))
+        prompt = location_prompt(found, _VIDEO_POINTS, previous_box=state.box)
         first = max(self.sam.candidates(frame.features, prompt), key=self._area)
         return Followed(self._refine(frame.features, prompt, first), state)
 

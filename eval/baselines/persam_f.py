@@ -23,7 +23,7 @@ from sam_uniref.eval.baselines.mask_weights import (
     Schedule,
     learn_mask_weights,
 )
-from sam_uniref.eval.baselines.prompting import Box, Prompt, best, grown_box, inclusive_box
+from sam_uniref.eval.baselines.prompting import Box, Prompt, best, inclusive_box
 from sam_uniref.eval.baselines.target import (
     image_target,
     location_prompt,
@@ -98,8 +98,8 @@ class PersamF(MaskMethod[WeightedObject]):
 
     def _prompt(self, features: ImageFeatures, target: Tensor, previous_box: Box | None) -> Prompt:
         """The most similar pixel, and in videos the previous mask's box, grown, and its centre."""
-        box = None if previous_box is None else grown_box(previous_box, features.original_sizes[0])
-        return location_prompt(similarity(target, features, self.sam.host.transform), 1, box=box)
+        found = similarity(target, features, self.sam.host.transform)
+        return location_prompt(found, 1, previous_box=previous_box)
 
     def _lesson(self, features: ImageFeatures, mask: Mask, prompt: Prompt) -> Lesson:
         """SAM's three masks in an annotated picture beside the right one."""

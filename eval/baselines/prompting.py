@@ -17,7 +17,6 @@ from sam_uniref.adapters import has_lora
 from sam_uniref.hosts import Host
 from sam_uniref.images import ImageLike, Mask, load_image
 from sam_uniref.interfaces import ImageFeatures, Prompts
-from sam_uniref.sam import PromptedSamHost
 from sam_uniref.segmentation import Segmentation, bounding_box
 from sam_uniref.transforms import Size
 
@@ -45,28 +44,22 @@ class Prompt:
 
 
 class PromptedSam:
-    """A frozen SAM that answers prompts about pictures it has encoded.
+    """A frozen SAM, or another host, that answers prompts about pictures it has encoded.
 
     Args:
-        host: Of any size and image size.
+        host: Of any kind, size and image size.
 
     Raises:
-        ValueError: If it has another decoder than SAM's, or LoRA sits in the image encoder: that is no SAM as it was
-            released.
+        ValueError: If LoRA sits in the image encoder: that is no SAM as it was released.
     """
 
     def __init__(self, host: Host) -> None:
-        if not isinstance(host, PromptedSamHost):
-            raise ValueError(
-                f"this method works on SAM's own prompt encoder and mask decoder, not on a {type(host).__name__}'s; "
-                "give a SAM or a MobileSAM"
-            )
         if has_lora(host.image_encoder):
             raise ValueError(
                 "this SAM's image encoder has LoRA layers; give a SAM as it was released (build_sam, "
                 "load_sam_checkpoint and SamHost of sam_uniref.sam)"
             )
-        self.host: PromptedSamHost = host
+        self.host = host
 
     @property
     def device(self) -> torch.device:
@@ -76,8 +69,14 @@ class PromptedSam:
     @property
     def grid(self) -> Size:
         """``(h, w)`` of the image embedding."""
-        height, width = self.host.prompt_encoder.image_embedding_size
-        return height, width
+        side = self.host.transform.size // self.host.strides[0]
+        return side, side
+
+    @property
+    def mask_input_size(self) -> Size:
+        """``(h, w)`` of the low-res logits that it gives and takes."""
+        side = self.host.transform.size // self.host.low_res_stride
+        return side, side
 
     @torch.no_grad()
     def encode(self, image: ImageLike) -> ImageFeatures:
@@ -114,6 +113,7 @@ class PromptedSam:
             self._prompts(prompt, size),
             None,
             self.host.mask_decoder if decoder is None else decoder,
+            skips=features.skips,
             multimask=multimask,
         )
         logits = self.host.transform.logits(low_res.float(), input_size, size)[0].cpu().numpy()

@@ -44,8 +44,7 @@ class PlainSam(MaskMethod[PropagatedObject]):
 
     def start(self, frame: EncodedFrame, mask: Mask) -> PropagatedObject:
         """The mask's box, and the mask as logits."""
-        side = self.sam.host.prompt_encoder.mask_input_size
-        share = F.adaptive_avg_pool2d(self.sam.host.transform.mask(mask)[None], side)
+        share = F.adaptive_avg_pool2d(self.sam.host.transform.mask(mask)[None], self.sam.mask_input_size)
         return PropagatedObject(inclusive_box(mask), ((2 * share - 1) * _CERTAIN).numpy())
 
     def follow(self, frame: EncodedFrame, state: PropagatedObject) -> Followed[PropagatedObject]:

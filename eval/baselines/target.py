@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sam_uniref.eval.baselines.mask_method import EncodedExample
-from sam_uniref.eval.baselines.prompting import Box, Prompt
+from sam_uniref.eval.baselines.prompting import Box, Prompt, grown_box
 from sam_uniref.images import Mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.transforms import ImageTransform, Size
@@ -109,14 +109,17 @@ def similarity(target: Tensor, features: ImageFeatures, transform: ImageTransfor
     return transform.logits(low_res, features.input_sizes[0], features.original_sizes[0])[0, 0]
 
 
-def location_prompt(found: Tensor, positives: int, *, negative: bool = False, box: Box | None = None) -> Prompt:
+def location_prompt(
+    found: Tensor, positives: int, *, negative: bool = False, previous_box: Box | None = None
+) -> Prompt:
     """Points at the most similar pixels, as a prompt.
 
     Args:
         found: ``(H, W)`` similarity.
         positives: How many of the most similar pixels are foreground points.
         negative: The least similar pixel is a background point.
-        box: Becomes the prompt's box, and its centre (rounded down) the last foreground point.
+        previous_box: Of the mask in the frame before. Grown, it becomes the prompt's box; its own centre (rounded down)
+            the last foreground point, which at the picture's edge is not the grown box's.
     """
     flat = found.flatten()
     pixels = flat.topk(min(positives, len(flat))).indices.tolist()
@@ -125,9 +128,12 @@ def location_prompt(found: Tensor, positives: int, *, negative: bool = False, bo
         pixels.append(int(flat.topk(1, largest=False).indices))
         labels.append(0)
     points = [(pixel % found.shape[1], pixel // found.shape[1]) for pixel in pixels]
-    if box is not None:
-        points.append((math.floor((box[0] + box[2]) / 2), math.floor((box[1] + box[3]) / 2)))
+    box = None
+    if previous_box is not None:
+        x0, y0, x1, y1 = previous_box
+        points.append((math.floor((x0 + x1) / 2), math.floor((y0 + y1) / 2)))
         labels.append(1)
+        box = grown_box(previous_box, (found.shape[0], found.shape[1]))
     return Prompt(np.array(points, np.float64), np.array(labels, np.int64), box)
 
 

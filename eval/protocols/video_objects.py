@@ -15,6 +15,15 @@ from sam_uniref.eval.protocols.tracks import FRAME_RULES, FrameRule, Track, Trac
 from sam_uniref.images import Mask
 from sam_uniref.tracking import FrameResult
 
+_BY_OTHER_CONVENTIONS = {
+    "mose": "mose",
+    "lvos_v1": "lvos",
+    "lvos_v2": "lvos",
+    "youtube_vos_2018": "youtube-vos",
+    "youtube_vos_2019": "youtube-vos",
+}
+"""Prepared sets whose benchmarks count other frames or groups, and what `eval/score.py` calls these conventions."""
+
 
 class VideoObjects(Tracks):
     """All objects of a video are tracked together and compete for pixels; one that appears later joins then.
@@ -43,7 +52,14 @@ class VideoObjects(Tracks):
             "davis": "the annotated frames without the video's first and last are scored, as in DAVIS",
             "after-first": "the annotated frames after the one in which its mask was given are scored, to the last",
         }[self._rule]
-        return [f"Masks are given in the frames where objects appear; of an object {rule}.", *super().conventions]
+        told = [f"Masks are given in the frames where objects appear; of an object {rule}.", *super().conventions]
+        own = _BY_OTHER_CONVENTIONS.get(str(self.source.made_of["data"]))
+        if own is not None:
+            told.append(
+                f"This is not the convention of the data set's own benchmark: write the masks (--write-masks), and "
+                f"score them with eval/score.py --convention {own}."
+            )
+        return told
 
     def tracks(self, case: Clip) -> list[Track]:
         """An object each, by its id."""

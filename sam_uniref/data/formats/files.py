@@ -190,14 +190,36 @@ def load_palette_ids(path: Path, *, keep_void: bool = False) -> NDArray[np.uint8
     return np.where(values == VOID, 0, values).astype(np.uint8)
 
 
+def mask_size(path: Path) -> tuple[int, int]:
+    """``(height, width)`` of what `load_palette_ids` will give, from the file's header alone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no picture, or one of a mode that holds no ids.
+    """
+    try:
+        with PILImage.open(path) as picture:
+            _check_mode(picture)
+            return picture.height, picture.width
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no mask at {path}") from None
+    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
+        raise ValueError(f"it is not a whole picture ({error})") from error
+
+
+def _check_mode(picture: PILImage.Image) -> None:
+    """Refuse pictures that hold neither ids nor colours."""
+    if picture.mode not in ("P", "L", "1", "RGB", "RGBA"):
+        raise ValueError(f"a mask has ids or the palette's colours, got a picture of mode {picture.mode}")
+
+
 def _ids_of(picture: PILImage.Image) -> NDArray[np.uint8]:
     """Pixel values as ids."""
+    _check_mode(picture)
     if picture.mode in ("P", "L"):
         return np.array(picture)
     if picture.mode == "1":
         return np.array(picture).astype(np.uint8)
-    if picture.mode not in ("RGB", "RGBA"):
-        raise ValueError(f"a mask has ids or the palette's colours, got a picture of mode {picture.mode}")
     return ids_of_colors(np.array(picture.convert("RGB")))
 
 
