@@ -306,4 +306,4 @@ def test_matches_add_up_by_layer() -> None:
     values = torch.tensor([1.0, 2, 5])
     assert matches.per_layer(values).tolist() == [3, 0, 5]
     assert matches.mean(values) == 1.5 + 5
-    assert matches.select(values > 1).layer.tolist() == [0, 2]
+    assert matches.select(torch.tensor([1, 2])).layer.tolist() == [0, 2]

@@ -56,7 +56,7 @@ class Matches:
         return len(self.layer)
 
     def select(self, chosen: Tensor) -> Matches:
-        """Those chosen (bool or int64), in that order."""
+        """Those chosen, ``(k,)`` int64, in that order."""
         return Matches(self.layer[chosen], self.row[chosen], self.query[chosen], self.target[chosen], self.layers)
 
     def per_layer(self, values: Tensor) -> Tensor:
@@ -114,12 +114,27 @@ def set_losses(
     losses["class"] = class_term(output.logits, assigned, targets.labels)
     for name, loss in proposal_terms(output, targets).items():
         losses[name] = losses[name] + loss
-    place = targets.mask_index[matches.row, matches.target]
-    drawn, boxed = matches.select(place >= 0), matches.select(place < 0)
+    drawn, boxed = by_what_is_known(matches, targets)
     losses |= mask_terms(drawn, targets, build_masks, valid, options)
     if similarity is not None:
         losses |= boxed_mask_terms(boxed, targets, build_masks, valid, similarity, options.boxinst_masks)
     return losses
+
+
+def by_what_is_known(matches: Matches, targets: SetTargets) -> tuple[Matches, Matches]:
+    """Those of targets whose masks are known, and those of which only boxes are.
+
+    The host waits, once, only where there are targets of both sorts.
+    """
+    nothing = matches.select(matches.layer[:0])
+    if not targets.boxes_alone:
+        return matches, nothing
+    if not len(targets.masks):
+        return nothing, matches
+    boxed = targets.mask_index[matches.row, matches.target] < 0
+    order = boxed.int().argsort(stable=True)
+    drawn = len(matches) - int(boxed.sum())
+    return matches.select(order[:drawn]), matches.select(order[drawn:])
 
 
 def class_term(logits: Tensor, assigned: Tensor, labels: Tensor) -> Tensor:
@@ -208,7 +223,7 @@ def _some_per_layer(matches: Matches, most: int) -> Matches:
     rank[by_layer] = torch.arange(len(matches), device=rank.device)
     count = torch.bincount(matches.layer, minlength=matches.layers)
     before = count.cumsum(0) - count
-    return matches.select(rank - before[matches.layer] < most)
+    return matches.select((rank - before[matches.layer] < most).nonzero()[:, 0])
 
 
 def _check_labels(targets: SetTargets, classes: int) -> None:
@@ -217,11 +232,10 @@ def _check_labels(targets: SetTargets, classes: int) -> None:
     Raises:
         ValueError: Naming the label.
     """
-    if targets.most:
-        least, largest = (int(label) for label in targets.labels.aminmax())
-        if least < 0 or largest >= classes:
-            wrong = least if least < 0 else largest
-            raise ValueError(
-                f"labels must be from 0 to {classes - 1} for a network of {classes} classes, got {wrong}; "
-                "build it with classes= of the data set, or give every object the label 0"
-            )
+    least, largest = targets.label_range
+    if least < 0 or largest >= classes:
+        wrong = least if least < 0 else largest
+        raise ValueError(
+            f"labels must be from 0 to {classes - 1} for a network of {classes} classes, got {wrong}; "
+            "build it with classes= of the data set, or give every object the label 0"
+        )
