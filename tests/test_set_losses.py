@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from host_waits import HostWaits
@@ -56,7 +58,7 @@ class Case:
         return self.masks[matches.layer, matches.row, matches.query]
 
     def losses(
-        self, targets: SetTargets, options: LossOptions = VIDEO, similarity: Tensor | None = None
+        self, targets: SetTargets, options: LossOptions = VIDEO, similarity: Callable[[], Tensor] | None = None
     ) -> dict[str, Tensor]:
         output = output_of(self.logits, self.boxes, self.encoder_logits, self.encoder_boxes, self.iou_logits)
         return set_losses(output, targets, self.build, self.valid, options, similarity)
@@ -250,7 +252,7 @@ def test_the_host_waits_no_more_than_it_must(known: str, waits: int) -> None:
     first, second = rectangle(10, 40, 8, 50), rectangle(5, 9, 5, 9)
     targets = targets_of(boxes, {"masks": [first, second], "boxes": [None, None], "both": [first, None]}[known])
     with HostWaits() as waited:
-        case.losses(targets, similarity=torch.ones(2, 8, SIDE // 4, SIDE // 4))
+        case.losses(targets, similarity=lambda: torch.ones(2, 8, SIDE // 4, SIDE // 4))
     # One for the matches of the decoder and one for those of the encoder: how many there are the host must know. Where
     # some targets have only a box, one more for which of them are compared, and one for telling the two sorts apart.
     assert len(waited.seen) == 2 + waits, waited.seen
@@ -287,7 +289,10 @@ def test_an_object_one_pixel_high_is_learnt() -> None:
 
 def test_the_names_do_not_depend_on_what_is_there() -> None:
     targets = targets_of([torch.zeros(0, 4)] * 2)
-    similarity = torch.ones(2, 8, SIDE // 4, SIDE // 4)
+
+    def similarity() -> Tensor:
+        return torch.ones(2, 8, SIDE // 4, SIDE // 4)
+
     for options, similar, names in (
         (LossOptions(), None, {"class", "box", "giou", "mask", "dice"}),
         (VIDEO, None, {"class", "box", "giou", "mask", "dice", "bootstrap", "mask_iou"}),

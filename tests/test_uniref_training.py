@@ -14,6 +14,7 @@ from torch import Tensor
 from sam_uniref.data import ReferenceBatch, Sample, collate
 from sam_uniref.data.batch import AnnotatedImage, PictureObjects
 from sam_uniref.detr import training
+from sam_uniref.detr.canvases import canvas_groups
 from sam_uniref.detr.criterion import Matches
 from sam_uniref.detr.loss_options import LossOptions
 from sam_uniref.detr.matching import assign_several
@@ -268,6 +269,28 @@ def test_a_sentences_object_of_which_only_the_box_is_known() -> None:
     assert losses["projection"] > 0
     assert losses["pairwise"] > 0
     assert losses["mask"] == 0
+
+
+def test_colours_are_compared_only_where_a_mask_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_uniref()
+    compared = []
+    compare = training.colour_similarity
+    monkeypatch.setattr(training, "colour_similarity", lambda *given: compared.append(given) or compare(*given))
+    known = losses_of(model, detection_batch(model, masks=True))
+    assert not compared
+    boxed = losses_of(model, detection_batch(model, masks=False))
+    assert len(compared) == 1
+    assert list(known) == list(boxed)
+
+
+def test_pictures_of_one_canvas_are_not_copied() -> None:
+    maps = torch.randn(2, 3, 8, 12)
+    (whole,) = canvas_groups([(60, 90), (64, 96)], maps.device)
+    assert torch.equal(whole.cut(maps, 8), maps)
+    assert whole.cut(maps, 8).data_ptr() == maps.data_ptr()
+    first, second = canvas_groups([(60, 90), (64, 33)], maps.device)
+    assert torch.equal(first.cut(maps, 8), maps[:1])
+    assert torch.equal(second.cut(maps, 8), maps[1:, ..., :8])
 
 
 def test_objects_one_pixel_high_and_nothing_at_all() -> None:

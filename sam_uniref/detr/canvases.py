@@ -26,15 +26,17 @@ class CanvasGroup:
     Attributes:
         canvas: ``(height, width)`` in pixels.
         rows: ``(n,)`` int64.
+        whole: Whether these are all rows, in their order: then nothing is copied.
     """
 
     canvas: Size
     rows: Tensor
+    whole: bool
 
     def cut(self, maps: Tensor, stride: int) -> Tensor:
         """The group's rows of ``(N, ..., h, w)`` maps of this stride, without what is beyond its canvas."""
         height, width = grid_size(self.canvas, stride)
-        return maps[self.rows, ..., :height, :width]
+        return (maps if self.whole else maps[self.rows])[..., :height, :width]
 
 
 def grid_size(canvas: Size, stride: int) -> Size:
@@ -48,7 +50,7 @@ def canvas_groups(input_sizes: Sequence[Size], device: torch.device) -> list[Can
     for row, size in enumerate(input_sizes):
         height, width = grid_size(size, CANVAS_MULTIPLE)
         rows.setdefault((height * CANVAS_MULTIPLE, width * CANVAS_MULTIPLE), []).append(row)
-    return [CanvasGroup(canvas, torch.tensor(found, device=device)) for canvas, found in rows.items()]
+    return [CanvasGroup(canvas, torch.tensor(found, device=device), len(rows) == 1) for canvas, found in rows.items()]
 
 
 def paste(groups: Sequence[CanvasGroup], parts: Sequence[Tensor], grid: Size, *, extend: bool = False) -> Tensor:

@@ -72,6 +72,9 @@ class Matches:
 MaskBuilder = Callable[[Matches], Tensor]
 """Builds the masks of matched predictions, ``(K, h, w)`` logits, and of no others."""
 
+ColourComparison = Callable[[], Tensor]
+"""What `boxinst.colour_similarity` says of the N rows, ``(N, 8, H / 4, W / 4)``; asked for only where it counts."""
+
 
 def matches_of(assigned: Tensor) -> Matches:
     """From ``(L, N, Q)`` int64: the target of the row that each query is to become, -1 for none."""
@@ -85,7 +88,7 @@ def set_losses(
     build_masks: MaskBuilder,
     valid: Tensor,
     options: LossOptions,
-    similarity: Tensor | None = None,
+    compare_colours: ColourComparison | None = None,
 ) -> dict[str, Tensor]:
     """The losses of a batch.
 
@@ -95,12 +98,12 @@ def set_losses(
         build_masks: Called once or twice, with what is matched to targets whose masks are known or unknown.
         valid: ``(N, H, W)`` bool, False in padding.
         options: Which losses there are.
-        similarity: ``(N, 8, H / 4, W / 4)`` from `boxinst.colour_similarity`. With it there are the losses of masks
-            whose targets have only boxes; without it these targets have no loss of masks.
+        compare_colours: With it there are the losses of masks whose targets have only boxes; without it these targets
+            have no loss of masks.
 
     Returns:
         Scalars by name: ``class``, ``box`` (L1) and ``giou``, summed over decoder layers and the encoder's proposals;
-        ``mask``, ``dice``, with `LossOptions.video_terms` ``bootstrap`` and ``mask_iou``, with ``similarity``
+        ``mask``, ``dice``, with `LossOptions.video_terms` ``bootstrap`` and ``mask_iou``, with ``compare_colours``
         ``projection`` and ``pairwise``, with an IoU head ``iou_head``, summed over decoder layers. The names depend
         on nothing else; what there is nothing to take of is 0.
 
@@ -116,8 +119,8 @@ def set_losses(
         losses[name] = losses[name] + loss
     drawn, boxed = by_what_is_known(matches, targets)
     losses |= mask_terms(drawn, targets, build_masks, valid, options)
-    if similarity is not None:
-        losses |= boxed_mask_terms(boxed, targets, build_masks, valid, similarity, options.boxinst_masks)
+    if compare_colours is not None:
+        losses |= boxed_mask_terms(boxed, targets, build_masks, valid, compare_colours, options.boxinst_masks)
     return losses
 
 
@@ -193,17 +196,22 @@ def mask_terms(
 
 
 def boxed_mask_terms(
-    matches: Matches, targets: SetTargets, build_masks: MaskBuilder, valid: Tensor, similarity: Tensor, most: int
+    matches: Matches,
+    targets: SetTargets,
+    build_masks: MaskBuilder,
+    valid: Tensor,
+    compare_colours: ColourComparison,
+    most: int,
 ) -> dict[str, Tensor]:
     """``projection`` and ``pairwise`` of targets of which only boxes are known, at most so many a layer."""
     if not len(matches):
-        return dict.fromkeys(("projection", "pairwise"), similarity.new_zeros(()))
+        return dict.fromkeys(("projection", "pairwise"), valid.new_zeros((), dtype=torch.float32))
     matches = _some_per_layer(matches, most)
     logits = build_masks(matches).float()
     canvas = (valid.shape[-2], valid.shape[-1])
     filled = boxinst.box_masks(targets.corners[matches.row, matches.target], canvas)
     filled = sampled(filled, canvas[1] // logits.shape[-1])
-    differing, pairs = boxinst.pairwise_loss(logits, filled, similarity[matches.row])
+    differing, pairs = boxinst.pairwise_loss(logits, filled, compare_colours()[matches.row])
     return {
         "projection": matches.mean(boxinst.projection_loss(logits, filled)),
         "pairwise": (matches.per_layer(differing) / matches.per_layer(pairs).clamp(min=1)).sum(),

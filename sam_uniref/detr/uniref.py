@@ -115,7 +115,7 @@ class UniRef(BuiltUniRef):
         encoded = []
         for group in groups:
             images, local = source_index[group.rows].unique(return_inverse=True)
-            shown = CanvasGroup(group.canvas, images)
+            shown = CanvasGroup(group.canvas, images, len(images) == len(features))
             levels = [shown.cut(level, stride) for level, stride in zip(features.levels, LEVEL_STRIDES, strict=True)]
             encoded.append(
                 self.mask_encoder(shown.cut(features.pixels, 1), group.cut(masks, 1)[:, None], levels, local)
