@@ -69,6 +69,9 @@ class Matches:
         return (self.per_layer(values) / count).sum()
 
 
+# The logit of a cell that is surely no object: its probability is 0, without gradient.
+_NOTHING = -1e4
+
 MaskBuilder = Callable[[Matches], Tensor]
 """Builds the masks of matched predictions, ``(K, h, w)`` logits, and of no others."""
 
@@ -89,6 +92,7 @@ def set_losses(
     valid: Tensor,
     options: LossOptions,
     compare_colours: ColourComparison | None = None,
+    content: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The losses of a batch.
 
@@ -100,6 +104,7 @@ def set_losses(
         options: Which losses there are.
         compare_colours: With it there are the losses of masks whose targets have only boxes; without it these targets
             have no loss of masks.
+        content: ``(N, T)`` bool, which of the encoder's tokens count in the loss of classes; by default all.
 
     Returns:
         Scalars by name: ``class``, ``box`` (L1) and ``giou``, summed over decoder layers and the encoder's proposals;
@@ -115,12 +120,12 @@ def set_losses(
     matches = matches_of(assigned)
     losses = box_terms(output.boxes, matches, targets, output.iou_logits)
     losses["class"] = class_term(output.logits, assigned, targets.labels)
-    for name, loss in proposal_terms(output, targets).items():
+    for name, loss in proposal_terms(output, targets, content).items():
         losses[name] = losses[name] + loss
     drawn, boxed = by_what_is_known(matches, targets)
     losses |= mask_terms(drawn, targets, build_masks, valid, options)
     if compare_colours is not None:
-        losses |= boxed_mask_terms(boxed, targets, build_masks, valid, compare_colours, options.boxinst_masks)
+        losses |= boxed_mask_terms(boxed, targets, build_masks, valid, compare_colours, options)
     return losses
 
 
@@ -140,10 +145,13 @@ def by_what_is_known(matches: Matches, targets: SetTargets) -> tuple[Matches, Ma
     return matches.select(order[:drawn]), matches.select(order[drawn:])
 
 
-def class_term(logits: Tensor, assigned: Tensor, labels: Tensor) -> Tensor:
-    """Focal loss of all queries ``(L, N, Q, classes)``, through each layer's number of matched ones, summed."""
+def class_term(logits: Tensor, assigned: Tensor, labels: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Focal loss of all queries ``(L, N, Q, classes)``, through each layer's number of matched ones, summed.
+
+    ``counted`` is ``(N, Q)`` bool where some queries are to be left out.
+    """
     count = (assigned >= 0).flatten(1).sum(1).clamp(min=1)
-    return (class_loss(logits, assigned, labels) / count).sum()
+    return (class_loss(logits, assigned, labels, counted) / count).sum()
 
 
 def box_terms(
@@ -159,15 +167,16 @@ def box_terms(
     return losses
 
 
-def proposal_terms(output: DetrOutput, targets: SetTargets) -> dict[str, Tensor]:
+def proposal_terms(output: DetrOutput, targets: SetTargets, content: Tensor | None = None) -> dict[str, Tensor]:
     """``class``, ``box`` and ``giou`` of the encoder's proposals, which are of no class but the first.
 
-    All tokens count in the class's loss, also those that are no valid proposal, which must not be ranked first. Where
+    All tokens count in the class's loss, also those that are no valid proposal, which must not be ranked first, unless
+    ``content`` says which do: without those of padding the loss does not depend on how large the canvas is. Where
     none is valid a target is matched to such a token all the same; its box has no gradient.
     """
     assigned = assign_one(output.encoder_logits, output.encoder_boxes, targets)[None]
     losses = box_terms(output.encoder_boxes[None], matches_of(assigned), targets)
-    losses["class"] = class_term(output.encoder_logits[None], assigned, torch.zeros_like(targets.labels))
+    losses["class"] = class_term(output.encoder_logits[None], assigned, torch.zeros_like(targets.labels), content)
     return losses
 
 
@@ -201,13 +210,15 @@ def boxed_mask_terms(
     build_masks: MaskBuilder,
     valid: Tensor,
     compare_colours: ColourComparison,
-    most: int,
+    options: LossOptions,
 ) -> dict[str, Tensor]:
     """``projection`` and ``pairwise`` of targets of which only boxes are known, at most so many a layer."""
     if not len(matches):
         return dict.fromkeys(("projection", "pairwise"), valid.new_zeros((), dtype=torch.float32))
-    matches = _some_per_layer(matches, most)
+    matches = _some_per_layer(matches, options.boxinst_masks)
     logits = build_masks(matches).float()
+    if not options.padding:
+        logits = logits.masked_fill(~sampled(valid, valid.shape[-1] // logits.shape[-1])[matches.row], _NOTHING)
     canvas = (valid.shape[-2], valid.shape[-1])
     filled = boxinst.box_masks(targets.corners[matches.row, matches.target], canvas)
     filled = sampled(filled, canvas[1] // logits.shape[-1])

@@ -47,9 +47,17 @@ def training_losses(
         originals = [features.original_sizes[image] for image in images]
         return colour_similarity(pictures(model, features.pixels)[image_index], sizes, originals)
 
-    valid = features.valid_pixels()[image_index]
+    content = None
+    if model.own_canvases:
+        content = torch.cat([~padding[image_index].flatten(1) for padding in features.padding], dim=1)
     return set_losses(
-        output, goals, build_masks, valid, options, None if targets.instances is None else compare_colours
+        output,
+        goals,
+        build_masks,
+        features.valid_pixels()[image_index],
+        options,
+        None if targets.instances is None else compare_colours,
+        content,
     )
 
 

@@ -18,10 +18,10 @@ from sam_uniref.annotated import annotated_images
 from sam_uniref.detr.answers import best_queries, canvas_boxes, enlarge_followed, query_scores
 from sam_uniref.detr.boxes import corners
 from sam_uniref.detr.built import BuiltUniRef
-from sam_uniref.detr.canvases import CANVAS_MULTIPLE, CanvasGroup, canvas_groups, grid_size, paste
+from sam_uniref.detr.canvases import CANVAS_MULTIPLE, CanvasGroup, canvas_groups, extended, grid_size, paste
 from sam_uniref.detr.detections import Detections, best_detections, picture_boxes
 from sam_uniref.detr.levels import LEVEL_STRIDES
-from sam_uniref.detr.mask_head import MASK_STRIDE
+from sam_uniref.detr.mask_head import MASK_STRIDE, aligned_upsample
 from sam_uniref.detr.output import DetrOutput
 from sam_uniref.detr.training import training_losses
 from sam_uniref.images import ImageLike
@@ -49,8 +49,9 @@ class UniRef(BuiltUniRef):
     ) -> ImageFeatures:
         """Encode ``(B, 3, H, W)`` images, normalised and padded, once each.
 
-        In training the batch's canvas is that of each image, as published; in evaluation an image has its own
-        (`sam_uniref.detr.canvases`), so that nothing depends on what else is in the batch.
+        In training the batch's canvas is that of each image, as published, unless the configuration has
+        ``own_canvases``; in evaluation an image has its own (`sam_uniref.detr.canvases`), so that nothing depends on
+        what else is in the batch.
 
         Raises:
             ValueError: If the canvas' sides are no multiples of 32.
@@ -82,11 +83,14 @@ class UniRef(BuiltUniRef):
         fine, *maps = self.backbone(pixels)
         return fine, *self.input_projection(maps)
 
+    @property
+    def own_canvases(self) -> bool:
+        """Whether each image has the canvas it would have alone, now."""
+        return self.config.own_canvases or not self.training
+
     def _groups(self, input_sizes: Sequence[Size], canvas: Size) -> list[CanvasGroup]:
         """Which rows run together."""
-        if self.training:
-            return canvas_groups([canvas] * len(input_sizes), self.device)
-        return canvas_groups(input_sizes, self.device)
+        return canvas_groups(input_sizes if self.own_canvases else [canvas] * len(input_sizes), self.device)
 
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
         """Encode N sentences.
@@ -266,13 +270,15 @@ class UniRef(BuiltUniRef):
             ``(K, h, w)``.
         """
         scale = torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32, device=rows.device)
-        return self.mask_head.build(
+        masks = self.mask_head.build(
             output.mask_features,
             output.hidden[layers, rows, queries],
             output.references[layers, rows, queries, :2] * scale[rows],
             rows,
-            upsample=upsample,
         )
+        if upsample > 1 and self.own_canvases:
+            masks = extended(masks, sizes, rows, MASK_STRIDE)
+        return aligned_upsample(masks[:, None], upsample)[:, 0]
 
     def _prompts(self, features: ImageFeatures, *given: Any) -> None:
         """There are no points, labels, boxes or mask logits.
