@@ -311,6 +311,19 @@ def test_a_query_may_be_of_several_classes_and_near_duplicates_go() -> None:
     assert queries.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"most": -1}, "most must be at least 1, got -1"),
+        ({"most": 0}, "most must be at least 1, got 0"),
+        ({"score_threshold": float("nan")}, "score_threshold must be a number, got nan"),
+    ],
+)
+def test_limits_that_keep_nothing_are_refused(model: UniRef, limits: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.detect(picture(), **limits)
+
+
 def test_detect_takes_one_image(model: UniRef) -> None:
     with pytest.raises(ValueError, match="one image, got 2"):
         model.detect(model.encode_image([picture(), picture()]))

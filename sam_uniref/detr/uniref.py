@@ -19,7 +19,7 @@ from sam_uniref.detr.answers import best_queries, canvas_boxes, enlarge_followed
 from sam_uniref.detr.boxes import corners
 from sam_uniref.detr.built import BuiltUniRef
 from sam_uniref.detr.canvases import CANVAS_MULTIPLE, CanvasGroup, canvas_groups, extended, grid_size, paste
-from sam_uniref.detr.detections import Detections, best_detections, picture_boxes
+from sam_uniref.detr.detections import Detections, best_detections, check_limits, picture_boxes
 from sam_uniref.detr.levels import LEVEL_STRIDES
 from sam_uniref.detr.mask_head import MASK_STRIDE, aligned_upsample
 from sam_uniref.detr.output import DetrOutput
@@ -229,8 +229,10 @@ class UniRef(BuiltUniRef):
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If the image is broken, or there are several.
+            ValueError: If the image is broken, or there are several, the least score is no number, or ``most`` is below
+                1.
         """
+        check_limits(score_threshold, most)
         features = image if isinstance(image, ImageFeatures) else self.encode_image(image)
         if len(features) != 1:
             raise ValueError(f"detect takes one image, got {len(features)}; ask for each with features.select([i])")
