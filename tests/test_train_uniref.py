@@ -15,11 +15,14 @@ import yaml
 from accelerate import Accelerator
 from runs import finetune, losses, stop_after
 from safetensors.torch import load_file, save_file
+from tiny import picture
 from torchvision.models import resnet18
 
 from sam_uniref.data import TrainingBatches
+from sam_uniref.data.refshapes import VOCABULARY
 from sam_uniref.detr.uniref import UniRef
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
+from sam_uniref.train.make_text_encoder import make_text_encoder
 from sam_uniref.train.settings import DataSettings, ModelSettings, RunSettings, load_settings
 from sam_uniref.train.step import take_step
 from sam_uniref.train.validation import found_shares
@@ -188,6 +191,28 @@ def test_a_start_of_a_mask_encoder_that_can_not_be(tmp_path: Path, resnet18_file
         model = ModelSettings(**{**given, **settings})
         with pytest.raises(error, match=message):
             build_model(RunSettings("image", data=data, model=model))
+
+
+def test_a_roberta_is_trained_saved_and_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    make_text_encoder(folder, VOCABULARY, width=32, layers=1, heads=2, seed=0, kind="roberta")
+    model_settings = {"kind": "uniref", "size": "tiny", "text_encoder": str(folder), "options": OPTIONS}
+    data = {"ris": {"reader": "refshapes", "task": "ris"}}
+    settings = load_settings(write(tmp_path / "run.yaml", tmp_path / "out", model=model_settings, data=data))
+    model = build_model(settings).train()
+    assert type(model.text_encoder.model).__name__ == "RobertaModel"
+    before = {name: tensor.clone() for name, tensor in model.text_encoder.model.state_dict().items()}
+    optimizer, accelerator = build_optimizer(model, settings.optimiser), Accelerator(cpu=True)
+    batch = TrainingBatches(build_datasets(settings), model.transform, 1, 4)[0]
+    for step in range(2):  # in the first one a fresh UniFusion lets no gradient through to the words
+        assert np.isfinite(take_step(accelerator, model, optimizer, [batch], settings, step)["loss"])
+    moved = [name for name, tensor in model.text_encoder.model.state_dict().items() if not tensor.equal(before[name])]
+    assert {"embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"} <= set(moved)
+    model.eval().save_pretrained(tmp_path / "model")
+    loaded = UniRef.from_pretrained(tmp_path / "model").eval()
+    answers = [m.segment(picture(), text="the large red star") for m in (model, loaded)]
+    np.testing.assert_array_equal(answers[0].mask, answers[1].mask)
+    assert answers[0].score == answers[1].score
 
 
 def test_what_follows_has_its_own_rates_and_losses(tmp_path: Path) -> None:
