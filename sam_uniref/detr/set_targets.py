@@ -143,10 +143,16 @@ def _from_instances(instances: Sequence[Instances], sizes: Tensor, canvas: Size,
             masks.append(known.masks.to(device))
             seen += len(known)
     least, largest = (int(label) for label in labels[present].aminmax()) if present.any() else (0, 0)
-    boxes_alone = bool((present & (mask_index < 0)).any())
-    laid_out = (given.to(device, non_blocking=True) for given in (corners, sizes, labels, present))
-    placed = mask_index.to(device, non_blocking=True)
-    return SetTargets(*laid_out, torch.cat(masks), placed, (least, largest), boxes_alone)
+    return SetTargets(
+        corners=corners.to(device, non_blocking=True),
+        sizes=sizes.to(device, non_blocking=True),
+        labels=labels.to(device, non_blocking=True),
+        present=present.to(device, non_blocking=True),
+        masks=torch.cat(masks),
+        mask_index=mask_index.to(device, non_blocking=True),
+        label_range=(least, largest),
+        boxes_alone=bool((present & (mask_index < 0)).any()),
+    )
 
 
 def _in_image(known: Instances, row: int, size: Tensor) -> Instances:
@@ -156,6 +162,9 @@ def _in_image(known: Instances, row: int, size: Tensor) -> Instances:
         known: Of the row.
         row: Its number, for messages.
         size: ``(2,)`` (width, height) of its image.
+
+    Raises:
+        ValueError: If they differ in number, or a box is none.
     """
     counts = {len(known.boxes), len(known.labels)} | ({len(known.masks)} if known.masks is not None else set())
     if len(counts) != 1:
