@@ -19,7 +19,7 @@ def convert_checkpoint(
     *,
     text_encoder: str | Path = "bert-base-uncased",
     sam_checkpoint: str | Path | None = None,
-) -> str:
+) -> tuple[str, tuple[str, ...]]:
     """A published checkpoint as a folder that ``from_pretrained`` reads.
 
     Args:
@@ -29,7 +29,7 @@ def convert_checkpoint(
         sam_checkpoint: For the SAM variant, the original SAM's file: for prompts without a reference.
 
     Returns:
-        The kind of model, as `sam_uniref.models` calls it.
+        The kind of model, as `sam_uniref.models` calls it, and which parts the checkpoint does not have.
 
     Raises:
         FileNotFoundError: If a file or the text encoder is not there.
@@ -46,11 +46,11 @@ def convert_checkpoint(
             raise ValueError(f"{checkpoint} is a UniRef++ without a SAM; leave out the SAM's checkpoint")
         weights = uniref.convert_published(state_dict)
         uniref.save_converted(uniref.model_from_published(weights, text_encoder), weights, folder)
-        return "uniref"
+        return "uniref", weights.fresh
     if is_official(state_dict):
         model = model_from_official(state_dict, sam_checkpoint=sam_checkpoint, text_encoder=text_encoder)
         model.save_pretrained(folder)
-        return "samref"
+        return "samref", ()
     raise ValueError(
         f"{checkpoint} is neither a UniRef++ nor its SAM variant, as FoundationVision/UniRef publishes them; its "
         f"tensors are called {', '.join(sorted(state_dict)[:3])}, ..."

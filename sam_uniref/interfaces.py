@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -130,7 +130,8 @@ class Instances:
     """All objects of one image that are known, in its canvas.
 
     Attributes:
-        boxes: ``(M, 4)`` float32 as (x0, y0, x1, y1) in the canvas' pixels, x1 and y1 exclusive.
+        boxes: ``(M, 4)`` float32 as (x0, y0, x1, y1) in the canvas' pixels, x1 and y1 exclusive. Boxes and labels are
+            few and are checked by the host: on another device than its own it waits for them.
         labels: ``(M,)`` int64 from 0.
         masks: ``(M, H, W)`` float in {0, 1}; None where only boxes are known.
     """
@@ -143,11 +144,9 @@ class Instances:
         """The number of objects, M."""
         return len(self.labels)
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Instances:
-        """The same with a function applied to every tensor."""
-        return Instances(
-            function(self.boxes), function(self.labels), None if self.masks is None else function(self.masks)
-        )
+    def map_masks(self, function: Callable[[Tensor], Tensor]) -> Instances:
+        """The same with a function applied to the masks, if there are any."""
+        return self if self.masks is None else replace(self, masks=function(self.masks))
 
 
 @dataclass(frozen=True)

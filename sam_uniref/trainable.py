@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Self, Unpack
 import torch
 from torch import Tensor, nn
 
-from sam_uniref.adapters import SentenceEncoder, has_lora
+from sam_uniref.adapters import MaskEncoder, SentenceEncoder, has_lora
 from sam_uniref.config import ModelConfig
 from sam_uniref.hub.mixin import HubModel
 from sam_uniref.hub.repositories import HubOptions
 from sam_uniref.predictor import Predictor
 from sam_uniref.recompute import recompute
-from sam_uniref.state import compare_names
+from sam_uniref.state import compare_names, read_tensors
 
 
 class TrainableModel(Predictor, HubModel):
@@ -149,6 +149,24 @@ class TrainableModel(Predictor, HubModel):
             f"a {self.config.kind} gets its text encoder when it is first built, not when it goes on; {text_encoder} "
             "can't be added"
         )
+
+    def start_mask_encoder(self, resnet18: str | Path) -> None:
+        """Start the mask encoder's trunk from torchvision's ResNet-18, as trained on ImageNet.
+
+        Args:
+            resnet18: Its state dict, ``.safetensors`` or a PyTorch file of plain tensors.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is broken or does not fit, or this kind of model has no mask encoder.
+        """
+        encoder = getattr(self, "mask_encoder", None)
+        if not isinstance(encoder, MaskEncoder):
+            raise ValueError(f"a {self.config.kind} has no mask encoder to start from {resnet18}; leave it out")
+        try:
+            encoder.trunk.load_resnet18(read_tensors(resnet18))
+        except ValueError as error:
+            raise ValueError(f"the mask encoder can't start from {resnet18}: {error}") from error
 
     def train_text_encoder(self, trained: bool) -> None:
         """Unfreeze the text encoder (image stage) or freeze it (video stage). LoRA stays trained either way."""

@@ -16,18 +16,22 @@ from command import HEIGHT, WIDTH, assert_refused, files_in, run, save_ids
 from PIL import Image as PILImage
 from tiny import disc, picture
 
-from sam_uniref import SamRef
+from sam_uniref import SamRef, UniRef
 from sam_uniref.images import load_image, pixel_limit
 from sam_uniref.sentences import check_characters, check_known_words, check_one_sentence
+from sam_uniref.trainable import TrainableModel
 
 
-@pytest.fixture(scope="module")
-def model() -> SamRef:
-    return SamRef.from_pretrained("tiny", image_size=64).eval()  # type: ignore[return-value]
+@pytest.fixture(scope="module", params=["samref", "uniref"])
+def model(request: pytest.FixtureRequest) -> TrainableModel:
+    """Each kind that takes sentences and examples, small."""
+    if request.param == "samref":
+        return SamRef.from_pretrained("tiny", image_size=64).eval()
+    return UniRef.fresh("tiny", text_encoder="tiny", image_size=64).eval()
 
 
 @pytest.fixture
-def folder(tmp_path: Path, model: SamRef, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, model: TrainableModel, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder with a good picture and a good mask; the model is loaded once."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sam_uniref.loading.load_for_use", lambda *_: model)
@@ -172,7 +176,7 @@ def test_what_is_not_one_sentence(sentence: str, message: str, folder: Path) -> 
 
 
 def test_words_that_the_text_encoder_does_not_know(
-    model: SamRef, folder: Path, caplog: pytest.LogCaptureFixture
+    model: TrainableModel, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     check_known_words("the red star", model)
     assert caplog.text == ""
@@ -188,7 +192,7 @@ def test_words_that_the_text_encoder_does_not_know(
 
 def test_labels_are_words(folder: Path) -> None:
     check_characters("die größte\nStraße 星", "--label")
-    asked = ("segment", "street.png", "--point", "4,4", "--model", "tiny", "--format", "label-studio")
+    asked = ("segment", "street.png", "--text", "a red star", "--model", "tiny", "--format", "label-studio")
     assert_refused(run(*asked, "--label", "a\x01b"), "--label is words, got 'a\\x01b'")
     assert run(*asked, "--label", "die größte\nStraße").exit_code == 0
     assert "die größte Straße" in Path("segmented/label_config.xml").read_text(encoding="utf-8")

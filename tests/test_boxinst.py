@@ -132,7 +132,7 @@ class Case:
         valid = torch.ones(2, SIDE, SIDE, dtype=torch.bool, device=CPU)
         targets = targets_of(self.known, masks)
         output = output_of(self.logits, self.boxes)
-        return set_losses(output, targets, build, valid, options, self.similarity if similar else None)
+        return set_losses(output, targets, build, valid, options, (lambda: self.similarity) if similar else None)
 
 
 def test_at_most_so_many_masks_a_layer_are_built() -> None:

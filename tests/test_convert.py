@@ -160,6 +160,32 @@ def test_every_tensor_that_is_missing_or_unknown_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    "lost",
+    [
+        ("detr.fusion_module.",),
+        ("detr.fusion_module.", "value_encoder."),
+        ("resizer.", "text_encoder."),
+        ("resizer.", "text_encoder.", "value_encoder."),
+        ("resizer.", "text_encoder.", "detr.fusion_module."),
+    ],
+)
+def test_parts_that_no_stage_is_without_are_missing(lost: tuple[str, ...]) -> None:
+    state = published("r50")
+    missing = [name for name in state if name.startswith(lost)]
+    # What is missing is what the first stage that has the rest would have.
+    known = [n for n in missing if not n.startswith(("value_encoder.", "text_encoder.pooler."))]
+    with pytest.raises(ValueError, match=rf"tensors are {len(known)} missing: ") as refused:
+        convert_published({name: tensor for name, tensor in state.items() if name not in missing})
+    assert all(name in str(refused.value) for name in known)
+
+
+def test_what_a_file_does_not_have_is_told() -> None:
+    assert convert_published(published("r50")).fresh == ()
+    assert convert_published(published("r50", "image 1")).fresh == ("mask encoder",)
+    assert convert_published(published("r50", "pretrain")).fresh == ("fusion", "text encoder", "mask encoder")
+
+
+@pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
         (
@@ -279,6 +305,7 @@ def test_the_command_goes_there_and_back(tmp_path: Path) -> None:
     result = run("convert", tmp_path / "published.pth", tmp_path / "model")
     assert result.exit_code == 0, result.output
     assert f"UniRef.from_pretrained('{tmp_path / 'model'}')" in result.stdout
+    assert "so to be trained before they are of use: fusion, text encoder, mask encoder" in result.stderr
     assert UniRef.from_pretrained(tmp_path / "model").config.classes == 365
     result = run("convert", tmp_path / "model", tmp_path / "back" / "again.pth", "--back")
     assert result.exit_code == 0, result.output

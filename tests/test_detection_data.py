@@ -19,6 +19,8 @@ from sam_uniref.data.prepared import ImageRow
 from sam_uniref.data.prepared.masks import FilledBox
 from sam_uniref.data.refshapes import SEEN_SHAPES, RefShapesDataset
 from sam_uniref.data.sizes import ShortSides
+from sam_uniref.detr.set_targets import set_targets
+from sam_uniref.interfaces import Targets
 from sam_uniref.transforms import ShortSideTransform, SquareTransform
 
 SHORT = ShortSideTransform(96, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), 192)
@@ -61,11 +63,27 @@ def test_a_sample_has_all_objects_of_its_picture(root: Path, tmp_path: Path) -> 
 def test_boxes_where_a_mask_is_missing_or_not_wanted(root: Path, tmp_path: Path) -> None:
     rows = detection_rows(root)
     folder = write_prepared(tmp_path / "d", root, {"train": rows})
-    mixed = write_prepared(tmp_path / "mixed", root, {"train": [*rows, *detection_rows(root, boxes_only=True)[:1]]})
-    for source in (opened(folder, **PLAIN, boxes=True), opened(mixed, **PLAIN)):
+    without = write_prepared(tmp_path / "without", root, {"train": detection_rows(root, boxes_only=True)})
+    for source in (opened(folder, **PLAIN, boxes=True), opened(without, **PLAIN)):
         objects = source.sample(1, np.random.default_rng(0)).objects
         assert objects.masks is None
         assert objects.boxes.tolist() == [[3, 4, 19, 20], [30, 24, 50, 44]]
+
+
+def test_one_object_without_a_mask_costs_its_picture_the_masks_and_no_other(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [*detection_rows(root)[:-3], *detection_rows(root, boxes_only=True)[3:4], *detection_rows(root)[4:]]
+    source = opened(write_prepared(tmp_path / "mixed", root, {"train": rows}), **PLAIN)
+    assert "1 of 3 pictures have an object without a mask" in caplog.text
+    samples = [source.sample(index, np.random.default_rng(0)) for index in range(3)]
+    assert [sample.objects.masks is None for sample in samples] == [True, False, False]
+    assert [len(sample.objects) for sample in samples] == [2, 2, 2]
+    batch = collate(samples, SHORT)
+    targets = set_targets(
+        Targets(batch.masks[:0], batch.instances), batch.input_sizes, batch.pixels.shape[-2:], torch.device("cpu")
+    )
+    assert targets.mask_index.tolist() == [[-1, -1], [0, 1], [2, 3]]
 
 
 def test_classes_are_numbered_by_name_and_those_of_validation_last(root: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch.nn import functional as F
 
@@ -43,23 +42,22 @@ def test_a_mask_is_three_convolutions_of_features_and_coordinates() -> None:
         torch.testing.assert_close(got[k], expected[0, 0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("upsample", [1, 4])
-def test_some_queries_have_the_masks_they_have_among_all(upsample: int) -> None:
+def test_some_queries_have_the_masks_they_have_among_all() -> None:
     model = head()
     features, hidden, at = torch.randn(2, 8, 4, 4), torch.randn(6, 32), torch.rand(6, 2) * 16
     rows = torch.tensor([0, 1, 0, 1, 1, 0])
     with torch.no_grad():
-        whole = model.build(features, hidden, at, rows, upsample=upsample)
+        whole = model.build(features, hidden, at, rows)
         some = torch.tensor([4, 2])
-        part = model.build(features, hidden[some], at[some], rows[some], upsample=upsample)
+        part = model.build(features, hidden[some], at[some], rows[some])
     torch.testing.assert_close(part, whole[some])
-    assert whole.shape == (6, 4 * upsample, 4 * upsample)
+    assert whole.shape == (6, 4, 4)
 
 
 def test_no_query_no_mask() -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
-    made = head().build(torch.randn(1, 8, 4, 6), torch.zeros(0, 32), torch.zeros(0, 2), nothing, upsample=4)
-    assert made.shape == (0, 16, 24)
+    made = head().build(torch.randn(1, 8, 4, 6), torch.zeros(0, 32), torch.zeros(0, 2), nothing)
+    assert made.shape == (0, 4, 6)
 
 
 def test_autocast_does_not_blur_where_a_pixel_is() -> None:

@@ -123,7 +123,7 @@ def test_a_fused_kernel_gives_the_same_values_and_gradients() -> None:
     fused = [tensor.clone().requires_grad_() for tensor in (values, locations, weights)]
     expected = sample_levels(plain[0], sizes, plain[1], plain[2])
     kernel = PlainKernel()
-    got = sample_fused(kernel, fused[0], sizes, fused[1], fused[2])
+    got = sample_fused(kernel, fused[0], torch.tensor(sizes), fused[1], fused[2])
     torch.testing.assert_close(got, expected)
     expected.square().sum().backward()
     got.square().sum().backward()

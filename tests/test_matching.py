@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -115,6 +116,8 @@ def test_rows_do_not_depend_on_those_beside_them(seed: int, counts: list[int]) -
             targets.present[row : row + 1, :count],
             targets.masks,
             targets.mask_index[row : row + 1, :count],
+            targets.label_range,
+            targets.boxes_alone,
         )
         at = slice(row, row + 1)
         assert torch.equal(assign_several(logits[:, at], boxes[:, at], own), together[:, at])
@@ -167,7 +170,8 @@ def test_what_is_no_number_is_matched_last(broken: float) -> None:
 
 
 def test_boxes_without_an_area_are_matched() -> None:
-    targets = targets_of([torch.tensor([[0.5, 0.5, 0.0, 0.0]])])
+    targets = targets_of([torch.tensor([[0.5, 0.5, 0.1, 0.1]])])
+    targets = replace(targets, corners=targets.corners.mean(-1, keepdim=True).expand(-1, -1, 4))
     boxes = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.9, 0.9, 0.1, 0.1]])[None, None]
     assert assign_several(torch.zeros(1, 1, 2, 1), boxes, targets).tolist() == [[[0, -1]]]
 

@@ -209,7 +209,12 @@ def test_losses_of_boxes_without_masks() -> None:
     masks = case.masks.requires_grad_()
     similarity = case.similarity(case.picture.flip(0))
     boxed = boxed_mask_terms(
-        matches, case.targets, lambda m: masks[m.layer, m.row, m.query], case.valid, similarity, most=64
+        matches,
+        case.targets,
+        lambda m: masks[m.layer, m.row, m.query],
+        case.valid,
+        lambda: similarity,
+        LossOptions(padding=True),
     )
     # The published counter was at 2,500 of the 10,000 calls over which this loss comes in.
     boxed["pairwise"] = boxed["pairwise"] * 2500 / 10_000

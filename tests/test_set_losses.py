@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from host_waits import HostWaits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from set_cases import CPU, SIDE, output_of, random_boxes, targets_of
@@ -55,7 +58,7 @@ class Case:
         return self.masks[matches.layer, matches.row, matches.query]
 
     def losses(
-        self, targets: SetTargets, options: LossOptions = VIDEO, similarity: Tensor | None = None
+        self, targets: SetTargets, options: LossOptions = VIDEO, similarity: Callable[[], Tensor] | None = None
     ) -> dict[str, Tensor]:
         output = output_of(self.logits, self.boxes, self.encoder_logits, self.encoder_boxes, self.iou_logits)
         return set_losses(output, targets, self.build, self.valid, options, similarity)
@@ -159,6 +162,27 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         set_targets(Targets(torch.zeros(0), (known,)), [(SIDE, SIDE)] * 2, (SIDE, SIDE), CPU)
 
 
+@pytest.mark.parametrize("box", [[8.0, 8, 4, 20], [8, 20, 12, 8], [float("nan"), 8, 12, 20], [8, 8, float("inf"), 20]])
+def test_boxes_that_are_none_are_refused(box: list[float]) -> None:
+    known = Instances(torch.tensor([[2.0, 2, 9, 9], box]), torch.zeros(2, dtype=torch.int64))
+    good = Instances(torch.tensor([[2.0, 2, 9, 9]]), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"boxes must be finite .* in row 1; correct it or leave the object out"):
+        set_targets(Targets(torch.zeros(0), (good, known)), [(SIDE, SIDE)] * 2, (SIDE, SIDE), CPU)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_boxes_end_with_the_image_and_what_is_outside_is_no_target(drawn: bool) -> None:
+    boxes = torch.tensor([[-5.0, 10, -1, 20], [30, 30, 80, 90], [9, 9, 9, 20], [60, 2, 64, 9], [1, 2, 3, 4]])
+    masks = torch.arange(5.0)[:, None, None].expand(-1, SIDE, SIDE) if drawn else None
+    known = Instances(boxes, torch.arange(5), masks)
+    targets = set_targets(Targets(torch.zeros(0), (known,)), [(48, 40)], (SIDE, SIDE), CPU)
+    assert targets.corners.tolist() == [[[30, 30, 40, 48], [1, 2, 3, 4]]]
+    assert targets.labels.tolist() == [[1, 4]]
+    assert targets.present.tolist() == [[True, True]]
+    assert targets.mask_index.tolist() == ([[0, 1]] if drawn else [[-1, -1]])
+    assert targets.masks[:, 0, 0].tolist() == ([1, 4] if drawn else [])
+
+
 def test_masks_are_sampled_behind_cells_centres_and_tiny_ones_are_kept() -> None:
     masks = torch.cat([rectangle(2, 3, 2, 3), rectangle(4, 5, 0, SIDE), rectangle(0, 0, 0, 0), rectangle(0, 5, 0, 8)])
     got = sampled(masks, 4)
@@ -221,6 +245,19 @@ def test_masks_are_built_for_matched_queries_alone_and_in_one_go() -> None:
     assert len(case.asked) == 1
 
 
+@pytest.mark.parametrize(("known", "waits"), [("masks", 0), ("boxes", 1), ("both", 2)])
+def test_the_host_waits_no_more_than_it_must(known: str, waits: int) -> None:
+    case = Case(2)
+    boxes = random_boxes(2, torch.Generator().manual_seed(0)).split(1)
+    first, second = rectangle(10, 40, 8, 50), rectangle(5, 9, 5, 9)
+    targets = targets_of(boxes, {"masks": [first, second], "boxes": [None, None], "both": [first, None]}[known])
+    with HostWaits() as waited:
+        case.losses(targets, similarity=lambda: torch.ones(2, 8, SIDE // 4, SIDE // 4))
+    # One for the matches of the decoder and one for those of the encoder: how many there are the host must know. Where
+    # some targets have only a box, one more for which of them are compared, and one for telling the two sorts apart.
+    assert len(waited.seen) == 2 + waits, waited.seen
+
+
 def test_a_row_without_target_has_a_loss_of_class_alone() -> None:
     case = Case(2)
     losses = case.losses(from_masks(torch.zeros(2, SIDE, SIDE)))
@@ -252,7 +289,10 @@ def test_an_object_one_pixel_high_is_learnt() -> None:
 
 def test_the_names_do_not_depend_on_what_is_there() -> None:
     targets = targets_of([torch.zeros(0, 4)] * 2)
-    similarity = torch.ones(2, 8, SIDE // 4, SIDE // 4)
+
+    def similarity() -> Tensor:
+        return torch.ones(2, 8, SIDE // 4, SIDE // 4)
+
     for options, similar, names in (
         (LossOptions(), None, {"class", "box", "giou", "mask", "dice"}),
         (VIDEO, None, {"class", "box", "giou", "mask", "dice", "bootstrap", "mask_iou"}),

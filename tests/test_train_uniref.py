@@ -14,12 +14,16 @@ import torch
 import yaml
 from accelerate import Accelerator
 from runs import finetune, losses, stop_after
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tiny import picture
+from torchvision.models import resnet18
 
 from sam_uniref.data import TrainingBatches
+from sam_uniref.data.refshapes import VOCABULARY
 from sam_uniref.detr.uniref import UniRef
 from sam_uniref.train.build import build_datasets, build_model, build_optimizer, check_classes
-from sam_uniref.train.settings import RunSettings, load_settings
+from sam_uniref.train.make_text_encoder import make_text_encoder
+from sam_uniref.train.settings import DataSettings, ModelSettings, RunSettings, load_settings
 from sam_uniref.train.step import take_step
 from sam_uniref.train.validation import found_shares
 
@@ -152,6 +156,63 @@ def test_groups_of_parameters_have_their_rates(tmp_path: Path) -> None:
     assert rates == pytest.approx({"base": 2e-4, "backbone": 2e-5, "offsets": 2e-5, "text": 1e-5})
     grouped = sum(p.numel() for group in groups for p in group["params"])
     assert grouped == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.fixture(scope="module", params=["pth", "safetensors"])
+def resnet18_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As torchvision has it, with weights of no use."""
+    path = tmp_path_factory.mktemp("resnet") / f"resnet18.{request.param}"
+    state = resnet18(weights=None).state_dict()
+    torch.save(state, path) if request.param == "pth" else save_file(state, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["samref", "uniref"])
+def test_a_mask_encoder_starts_from_a_resnet18(kind: str, resnet18_file: Path) -> None:
+    options = {"mask_encoder": {"norm": "batch", "width": 64}}
+    model = ModelSettings(kind, "tiny", mask_encoder=str(resnet18_file), options=options)
+    data = {"fss": DataSettings(reader="refshapes", task="fss")}
+    trunk = build_model(RunSettings("image", data=data, model=model)).mask_encoder.trunk.state_dict()
+    wanted = load_file(resnet18_file) if resnet18_file.suffix != ".pth" else torch.load(resnet18_file)
+    assert trunk["conv1.weight"][:, :3].equal(wanted["conv1.weight"])
+    for name in trunk.keys() - {"conv1.weight"}:
+        assert trunk[name].equal(wanted[name]), name
+
+
+def test_a_start_of_a_mask_encoder_that_can_not_be(tmp_path: Path, resnet18_file: Path) -> None:
+    data = {"ris": DataSettings(reader="refshapes", task="ris")}
+    given = {"size": "tiny", "mask_encoder": str(resnet18_file), "text_encoder": "tiny"}
+    for settings, error, message in (
+        ({"kind": "uniref"}, ValueError, "can't start from .* need norm='batch'"),
+        ({"kind": "samref", "mask_encoder": str(tmp_path / "none.pth")}, FileNotFoundError, "there is no checkpoint"),
+        ({"kind": "refsam"}, ValueError, "a refsam has no mask encoder"),
+        ({"kind": "uniref", "start_from": "runs/before"}, ValueError, "does nothing with model.start_from"),
+    ):
+        model = ModelSettings(**{**given, **settings})
+        with pytest.raises(error, match=message):
+            build_model(RunSettings("image", data=data, model=model))
+
+
+def test_a_roberta_is_trained_saved_and_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "roberta"
+    make_text_encoder(folder, VOCABULARY, width=32, layers=1, heads=2, seed=0, kind="roberta")
+    model_settings = {"kind": "uniref", "size": "tiny", "text_encoder": str(folder), "options": OPTIONS}
+    data = {"ris": {"reader": "refshapes", "task": "ris"}}
+    settings = load_settings(write(tmp_path / "run.yaml", tmp_path / "out", model=model_settings, data=data))
+    model = build_model(settings).train()
+    assert type(model.text_encoder.model).__name__ == "RobertaModel"
+    before = {name: tensor.clone() for name, tensor in model.text_encoder.model.state_dict().items()}
+    optimizer, accelerator = build_optimizer(model, settings.optimiser), Accelerator(cpu=True)
+    batch = TrainingBatches(build_datasets(settings), model.transform, 1, 4)[0]
+    for step in range(2):  # in the first one a fresh UniFusion lets no gradient through to the words
+        assert np.isfinite(take_step(accelerator, model, optimizer, [batch], settings, step)["loss"])
+    moved = [name for name, tensor in model.text_encoder.model.state_dict().items() if not tensor.equal(before[name])]
+    assert {"embeddings.word_embeddings.weight", "encoder.layer.0.attention.self.query.weight"} <= set(moved)
+    model.eval().save_pretrained(tmp_path / "model")
+    loaded = UniRef.from_pretrained(tmp_path / "model").eval()
+    answers = [m.segment(picture(), text="the large red star") for m in (model, loaded)]
+    np.testing.assert_array_equal(answers[0].mask, answers[1].mask)
+    assert answers[0].score == answers[1].score
 
 
 def test_what_follows_has_its_own_rates_and_losses(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from host_waits import HostWaits
 from tiny import disc, perturb, picture
 from tiny_uniref import annotated, tiny_uniref
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 import sam_uniref
 from sam_uniref import MaskReference, SamRef, UniRef, UniRefConfig, VideoTracker
 from sam_uniref.adapters import FrameReferences, ReferenceFeatures
+from sam_uniref.detr.answers import enlarge_followed
+from sam_uniref.detr.canvases import canvas_groups
 from sam_uniref.detr.config import BackboneConfig, ImageSizeConfig, TransformerConfig
 from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts
 from sam_uniref.loading import load_for_use
@@ -107,6 +110,19 @@ def test_masks_of_frames_alone_are_fine_and_leave_others_as_they_are(model: UniR
 
     torch.testing.assert_close(enlarged(both)[:1], enlarged(named), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(enlarged(both)[1:], enlarged(unnamed), rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_how_masks_are_enlarged_is_known_without_waiting(model: UniRef, features: ImageFeatures) -> None:
+    sentence = model.encode_text([RED]).about(torch.zeros(1, dtype=torch.int64))
+    followed = frames(model, features, (0.3, 0.3))
+    groups = canvas_groups(features.input_sizes, model.device)
+    logits = torch.randn(1, 1, *(side // 4 for side in features.canvas))
+    for references, factor, waits in (([sentence], 1, 0), ([followed], 4, 0), ([sentence, followed], 1, 1)):
+        with HostWaits() as waited:
+            enlarged = enlarge_followed(logits, references, groups, features.canvas)
+        assert enlarged.shape[-1] == factor * logits.shape[-1]
+        assert len(waited.seen) == waits
 
 
 @torch.no_grad()
@@ -293,6 +309,19 @@ def test_a_query_may_be_of_several_classes_and_near_duplicates_go() -> None:
     assert list(zip(queries.tolist(), labels.tolist(), strict=True)) == [(0, 0), (0, 1)]
     queries, labels = best_detections(scores, boxes, threshold=0.85, most=100)
     assert queries.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"most": -1}, "most must be at least 1, got -1"),
+        ({"most": 0}, "most must be at least 1, got 0"),
+        ({"score_threshold": float("nan")}, "score_threshold must be a number, got nan"),
+    ],
+)
+def test_limits_that_keep_nothing_are_refused(model: UniRef, limits: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.detect(picture(), **limits)
 
 
 def test_detect_takes_one_image(model: UniRef) -> None:

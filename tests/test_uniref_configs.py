@@ -130,6 +130,7 @@ def test_every_row_of_the_ablations_is_a_run_that_loads() -> None:
         settings = load_settings(folder / table.base, row.train)
         model_config(settings.model)
         assert settings.loss_options["video_terms"]
+        assert settings.loss.classes == 10.0  # with less the meant object is not learned at this length
         assert any(entry.weight for entry in settings.data.values())
         seen.add((tuple(row.train), tuple(row.evaluate), tuple(row.tasks)))
     assert len(seen) == len(table.rows)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import disc, picture
+from tiny import disc, perturb, picture
 from torch import Tensor
+from torch.nn import functional as F
 
 from sam_uniref.data import ReferenceBatch, Sample, collate
 from sam_uniref.data.batch import AnnotatedImage, PictureObjects
 from sam_uniref.detr import training
+from sam_uniref.detr.canvases import canvas_groups
 from sam_uniref.detr.criterion import Matches
 from sam_uniref.detr.loss_options import LossOptions
 from sam_uniref.detr.matching import assign_several
@@ -191,14 +193,14 @@ def test_which_masks_are_compared_at_every_pixel(
     model.loss_options = options
     batch = detection_batch(model, masks=True) if task == "detection" else reference_batch(task, model)
     shapes = []
-    build = model.mask_head.build
+    build = model.build_masks
 
     def noted(*given: Any, **given_options: Any) -> Tensor:
         masks = build(*given, **given_options)
         shapes.append(masks.shape)
         return masks
 
-    monkeypatch.setattr(model.mask_head, "build", noted)
+    monkeypatch.setattr(model, "build_masks", noted)
     losses_of(model, batch)
     height, width = batch.pixels.shape[-2:]
     assert {tuple(shape[1:]) for shape in shapes} == {(height * upsample // 4, width * upsample // 4)}
@@ -243,6 +245,64 @@ def test_training_differs_from_evaluation_by_dropout_alone() -> None:
     assert {n: v.item() for n, v in trained.items()} == pytest.approx({n: v.item() for n, v in evaluated.items()})
 
 
+# ---- Padding ----
+
+
+def own_canvases(own: bool) -> UniRef:
+    """One in training mode that has nothing left to chance."""
+    model = tiny_uniref()
+    perturb(model, 0.03)  # a fresh one samples exactly at cells' centres, where gradients jump
+    model.config.own_canvases = own
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    return model
+
+
+def on_a_larger_canvas(batch: ReferenceBatch) -> ReferenceBatch:
+    """The same batch as if a larger picture were in it."""
+
+    def larger(maps: Tensor) -> Tensor:
+        return F.pad(maps, (0, 96, 0, 32))
+
+    instances = batch.instances and tuple(known.map_masks(larger) for known in batch.instances)
+    return replace(
+        batch,
+        pixels=larger(batch.pixels),
+        masks=larger(batch.masks),
+        reference_masks=larger(batch.reference_masks),
+        instances=instances,
+    )
+
+
+@pytest.mark.parametrize("task", ["ris", "fss", "vos", "rvos", "detection", "boxes"])
+def test_padding_changes_no_loss_and_no_gradient_where_pictures_have_canvases_of_their_own(task: str) -> None:
+    results = []
+    for change in (lambda batch: batch, on_a_larger_canvas):
+        model = own_canvases(own=True)
+        model.loss_options = VIDEO
+        plain = task in ("detection", "boxes")
+        batch = detection_batch(model, masks=task == "detection") if plain else reference_batch(task, model)
+        losses = losses_of(model, change(batch))
+        torch.stack(list(losses.values())).sum().backward()
+        results.append((losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (alone, gradients), (padded, others) = results
+    for name, loss in alone.items():
+        torch.testing.assert_close(padded[name], loss, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+    assert gradients.keys() == others.keys()
+    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+    assert all((others[name] - gradient).norm() < 1e-3 * norm for name, gradient in gradients.items())
+
+
+def test_as_published_padding_counts_in_training() -> None:
+    model = own_canvases(own=False)
+    batch = reference_batch("ris", model)
+    alone, padded = losses_of(model, batch), losses_of(model, on_a_larger_canvas(batch))
+    assert abs(padded["class"] - alone["class"]) > 1e-3
+
+
 # ---- What comes in ----
 
 
@@ -268,6 +328,28 @@ def test_a_sentences_object_of_which_only_the_box_is_known() -> None:
     assert losses["projection"] > 0
     assert losses["pairwise"] > 0
     assert losses["mask"] == 0
+
+
+def test_colours_are_compared_only_where_a_mask_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_uniref()
+    compared = []
+    compare = training.colour_similarity
+    monkeypatch.setattr(training, "colour_similarity", lambda *given: compared.append(given) or compare(*given))
+    known = losses_of(model, detection_batch(model, masks=True))
+    assert not compared
+    boxed = losses_of(model, detection_batch(model, masks=False))
+    assert len(compared) == 1
+    assert list(known) == list(boxed)
+
+
+def test_pictures_of_one_canvas_are_not_copied() -> None:
+    maps = torch.randn(2, 3, 8, 12)
+    (whole,) = canvas_groups([(60, 90), (64, 96)], maps.device)
+    assert torch.equal(whole.cut(maps, 8), maps)
+    assert whole.cut(maps, 8).data_ptr() == maps.data_ptr()
+    first, second = canvas_groups([(60, 90), (64, 33)], maps.device)
+    assert torch.equal(first.cut(maps, 8), maps[:1])
+    assert torch.equal(second.cut(maps, 8), maps[1:, ..., :8])
 
 
 def test_objects_one_pixel_high_and_nothing_at_all() -> None:
@@ -306,4 +388,4 @@ def test_matches_add_up_by_layer() -> None:
     values = torch.tensor([1.0, 2, 5])
     assert matches.per_layer(values).tolist() == [3, 0, 5]
     assert matches.mean(values) == 1.5 + 5
-    assert matches.select(values > 1).layer.tolist() == [0, 2]
+    assert matches.select(torch.tensor([1, 2])).layer.tolist() == [0, 2]

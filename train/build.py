@@ -22,7 +22,7 @@ def build_model(settings: RunSettings) -> TrainableModel:
     """The model of a run, with the stage's parts unfrozen.
 
     Raises:
-        FileNotFoundError: If a checkpoint, a saved model or the text encoder is not there.
+        FileNotFoundError: If a checkpoint, a saved model, the text encoder or the mask encoder's start is not there.
         ValueError: If one of them is broken or does not fit, an option is unknown, or there are
             sentences to train on and no text encoder.
     """
@@ -42,6 +42,8 @@ def build_model(settings: RunSettings) -> TrainableModel:
             image_size=model_settings.image_size,
             config=model_config(model_settings),
         )
+        if model_settings.mask_encoder is not None:
+            model.start_mask_encoder(model_settings.mask_encoder)
     spoken = [name for name, data in settings.data.items() if data.weight and data.task in ("ris", "rvos")]
     if spoken and model.text_encoder is None and model_settings.start_from and model_settings.text_encoder:
         model.add_text_encoder(model_settings.text_encoder)

@@ -38,8 +38,8 @@ def made_up_batch(
     index = torch.arange(pictures, device=device).view(1 + shots, batch_size)
     instances = None
     if task == "detection":
-        box = torch.tensor([corner[1], corner[0], 3 * corner[1], 3 * corner[0]], dtype=torch.float32, device=device)
-        labels = torch.zeros(_OBJECTS, dtype=torch.int64, device=device)
+        box = torch.tensor([corner[1], corner[0], 3 * corner[1], 3 * corner[0]], dtype=torch.float32)
+        labels = torch.zeros(_OBJECTS, dtype=torch.int64)
         known = Instances(box.expand(_OBJECTS, -1), labels, masks[:1].expand(_OBJECTS, -1, -1))
         instances = (known,) * batch_size
     return ReferenceBatch(

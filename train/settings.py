@@ -42,6 +42,13 @@ class ModelSettings:
         default=None, metadata={"help": "input square's side in pixels, a UniRef's short side; none: the model's own"}
     )
     text_encoder: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
+    mask_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "file of torchvision's ResNet-18, which a SamRef's or UniRef's mask encoder starts from; needs "
+            "options.mask_encoder {norm: batch, width: 64}; none: random weights"
+        },
+    )
     start_from: str | None = field(
         default=None,
         metadata={
@@ -212,6 +219,8 @@ class RunSettings:
                 raise ValueError(
                     f"batch_size must be a multiple of data.{name}.together, {dataset.together}, got {self.batch_size}"
                 )
+        if self.model.start_from is not None and self.model.mask_encoder is not None:
+            raise ValueError("model.mask_encoder does nothing with model.start_from, whose own is taken; leave it out")
         fixed = set(self.model.options) - set(KINDS[self.model.kind].refitted)
         if self.model.start_from is not None and fixed:
             raise ValueError(
@@ -277,7 +286,7 @@ class RunSettings:
         if self.then.get("precision", self.precision) != self.precision:
             raise ValueError(f"then.precision must be that of the stage before it, {self.precision!r}; leave it out")
         values = asdict(self) | {"then": {}, "output": str(Path(self.output) / str(self.then.get("stage", "then")))}
-        values["model"] |= {"start_from": str(Path(self.output) / "model"), "options": {}}
+        values["model"] |= {"start_from": str(Path(self.output) / "model"), "options": {}, "mask_encoder": None}
         if KINDS[self.model.kind].whole:
             values["model"]["checkpoint"] = None
         if "data" in self.then:

@@ -39,5 +39,7 @@ def convert(
     from sam_uniref.conversion import convert_checkpoint
 
     source = text_encoder or "bert-base-uncased"
-    kind = convert_checkpoint(path, out, text_encoder=source, sam_checkpoint=sam_checkpoint)
+    kind, fresh = convert_checkpoint(path, out, text_encoder=source, sam_checkpoint=sam_checkpoint)
+    if fresh:
+        typer.echo(f"not in {path}, so to be trained before they are of use: {', '.join(fresh)}", err=True)
     typer.echo(f"{_TITLES[kind]}.from_pretrained({str(out)!r})")

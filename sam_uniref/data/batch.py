@@ -101,7 +101,7 @@ class ReferenceBatch:
         return len(self.names)
 
     def to(self, device: torch.device | str) -> ReferenceBatch:
-        """All tensors on ``device``."""
+        """All tensors on ``device``, but for the boxes and labels of instances, which the host reads."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> ReferenceBatch:
@@ -117,7 +117,7 @@ class ReferenceBatch:
             masks=function(self.masks),
             reference_index=function(self.reference_index),
             reference_masks=function(self.reference_masks),
-            instances=None if self.instances is None else tuple(known.map(function) for known in self.instances),
+            instances=None if self.instances is None else tuple(known.map_masks(function) for known in self.instances),
             levels=None if self.levels is None else tuple(map(function, self.levels)),
         )
 

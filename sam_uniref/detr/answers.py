@@ -51,8 +51,8 @@ def enlarge_followed(
     """Logits as the published post-processing enlarges them.
 
     A row that is followed through frames by its masks alone gets a logit a pixel, by cells whose first pixels are
-    aligned. All other rows are left at stride 4, unless there is such a row beside them: then they are enlarged as
-    they would be later, cells' centres aligned.
+    aligned. All other rows are left at stride 4, unless there may be such a row beside them: then they are enlarged as
+    they would be later, cells' centres aligned. Only where there are both frames and sentences the host waits to know.
 
     Args:
         logits: ``(N, M, h, w)`` at stride 4.
@@ -63,12 +63,15 @@ def enlarge_followed(
     Returns:
         ``(N, M, h, w)`` or ``(N, M, H, W)``; beyond an image's own canvas its last values are repeated.
     """
+    frames, sentences = (
+        [reference.present for reference in references if reference.kind == kind] for kind in ("frames", "sentence")
+    )
     followed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-    for reference in references:
-        followed |= reference.present & (reference.kind == "frames")
-    for reference in references:
-        followed &= ~(reference.present & (reference.kind == "sentence"))
-    factor = MASK_STRIDE if bool(followed.any()) else 1
+    for present in frames:
+        followed |= present
+    for present in sentences:
+        followed &= ~present
+    factor = MASK_STRIDE if frames and (not sentences or bool(followed.any())) else 1
     parts = []
     for group in groups:
         part = group.cut(logits, MASK_STRIDE)

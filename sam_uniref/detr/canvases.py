@@ -26,15 +26,17 @@ class CanvasGroup:
     Attributes:
         canvas: ``(height, width)`` in pixels.
         rows: ``(n,)`` int64.
+        whole: Whether these are all rows, in their order: then nothing is copied.
     """
 
     canvas: Size
     rows: Tensor
+    whole: bool
 
     def cut(self, maps: Tensor, stride: int) -> Tensor:
         """The group's rows of ``(N, ..., h, w)`` maps of this stride, without what is beyond its canvas."""
         height, width = grid_size(self.canvas, stride)
-        return maps[self.rows, ..., :height, :width]
+        return (maps if self.whole else maps[self.rows])[..., :height, :width]
 
 
 def grid_size(canvas: Size, stride: int) -> Size:
@@ -42,13 +44,18 @@ def grid_size(canvas: Size, stride: int) -> Size:
     return -(-canvas[0] // stride), -(-canvas[1] // stride)
 
 
+def own_canvas(input_size: Size) -> Size:
+    """The canvas of a picture of this size alone."""
+    height, width = grid_size(input_size, CANVAS_MULTIPLE)
+    return height * CANVAS_MULTIPLE, width * CANVAS_MULTIPLE
+
+
 def canvas_groups(input_sizes: Sequence[Size], device: torch.device) -> list[CanvasGroup]:
     """Rows whose contents have these sizes, grouped by their own canvases."""
     rows: dict[Size, list[int]] = {}
     for row, size in enumerate(input_sizes):
-        height, width = grid_size(size, CANVAS_MULTIPLE)
-        rows.setdefault((height * CANVAS_MULTIPLE, width * CANVAS_MULTIPLE), []).append(row)
-    return [CanvasGroup(canvas, torch.tensor(found, device=device)) for canvas, found in rows.items()]
+        rows.setdefault(own_canvas(size), []).append(row)
+    return [CanvasGroup(canvas, torch.tensor(found, device=device), len(rows) == 1) for canvas, found in rows.items()]
 
 
 def paste(groups: Sequence[CanvasGroup], parts: Sequence[Tensor], grid: Size, *, extend: bool = False) -> Tensor:
@@ -72,3 +79,20 @@ def paste(groups: Sequence[CanvasGroup], parts: Sequence[Tensor], grid: Size, *,
         filled.append(F.pad(part, missing, mode="replicate") if extend else F.pad(part, missing))
     order = torch.cat([group.rows for group in groups]).argsort()
     return torch.cat(filled)[order]
+
+
+def extended(maps: Tensor, input_sizes: Sequence[Size], rows: Tensor, stride: int) -> Tensor:
+    """Maps of one batch with their last cells repeated beyond each one's own canvas, as `paste` does.
+
+    Args:
+        maps: ``(K, h, w)`` of this stride.
+        input_sizes: Of N rows' images.
+        rows: ``(K,)`` int64, which row each map is of.
+        stride: Of the maps.
+    """
+    last = torch.tensor([grid_size(own_canvas(size), stride) for size in input_sizes]).sub(1)
+    last = last.to(maps.device, non_blocking=True)[rows]
+    y = torch.minimum(torch.arange(maps.shape[1], device=maps.device), last[:, :1])
+    x = torch.minimum(torch.arange(maps.shape[2], device=maps.device), last[:, 1:])
+    own = torch.arange(len(maps), device=maps.device)
+    return maps[own[:, None, None], y[:, :, None], x[:, None, :]]

@@ -110,6 +110,14 @@ class UniRefConfig(ModelConfig):
         metadata={"help": "of a mask reference's keys: over the object, or over the image (as published)"},
     )
 
+    own_canvases: bool = field(
+        default=False,
+        metadata={
+            "help": "in training too each picture has the canvas it would have alone: what else is in the batch does "
+            "not count, and sizes run one after another; off: the batch's canvas, as published"
+        },
+    )
+
     def __post_init__(self) -> None:
         if self.pooling not in POOLING:
             raise ValueError(f"pooling must be one of {POOLING}, got {self.pooling!r}")

@@ -56,7 +56,7 @@ class Matches:
         return len(self.layer)
 
     def select(self, chosen: Tensor) -> Matches:
-        """Those chosen (bool or int64), in that order."""
+        """Those chosen, ``(k,)`` int64, in that order."""
         return Matches(self.layer[chosen], self.row[chosen], self.query[chosen], self.target[chosen], self.layers)
 
     def per_layer(self, values: Tensor) -> Tensor:
@@ -69,8 +69,14 @@ class Matches:
         return (self.per_layer(values) / count).sum()
 
 
+# The logit of a cell that is surely no object: its probability is 0, without gradient.
+_NOTHING = -1e4
+
 MaskBuilder = Callable[[Matches], Tensor]
 """Builds the masks of matched predictions, ``(K, h, w)`` logits, and of no others."""
+
+ColourComparison = Callable[[], Tensor]
+"""What `boxinst.colour_similarity` says of the N rows, ``(N, 8, H / 4, W / 4)``; asked for only where it counts."""
 
 
 def matches_of(assigned: Tensor) -> Matches:
@@ -85,7 +91,8 @@ def set_losses(
     build_masks: MaskBuilder,
     valid: Tensor,
     options: LossOptions,
-    similarity: Tensor | None = None,
+    compare_colours: ColourComparison | None = None,
+    content: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The losses of a batch.
 
@@ -95,12 +102,13 @@ def set_losses(
         build_masks: Called once or twice, with what is matched to targets whose masks are known or unknown.
         valid: ``(N, H, W)`` bool, False in padding.
         options: Which losses there are.
-        similarity: ``(N, 8, H / 4, W / 4)`` from `boxinst.colour_similarity`. With it there are the losses of masks
-            whose targets have only boxes; without it these targets have no loss of masks.
+        compare_colours: With it there are the losses of masks whose targets have only boxes; without it these targets
+            have no loss of masks.
+        content: ``(N, T)`` bool, which of the encoder's tokens count in the loss of classes; by default all.
 
     Returns:
         Scalars by name: ``class``, ``box`` (L1) and ``giou``, summed over decoder layers and the encoder's proposals;
-        ``mask``, ``dice``, with `LossOptions.video_terms` ``bootstrap`` and ``mask_iou``, with ``similarity``
+        ``mask``, ``dice``, with `LossOptions.video_terms` ``bootstrap`` and ``mask_iou``, with ``compare_colours``
         ``projection`` and ``pairwise``, with an IoU head ``iou_head``, summed over decoder layers. The names depend
         on nothing else; what there is nothing to take of is 0.
 
@@ -112,20 +120,38 @@ def set_losses(
     matches = matches_of(assigned)
     losses = box_terms(output.boxes, matches, targets, output.iou_logits)
     losses["class"] = class_term(output.logits, assigned, targets.labels)
-    for name, loss in proposal_terms(output, targets).items():
+    for name, loss in proposal_terms(output, targets, content).items():
         losses[name] = losses[name] + loss
-    place = targets.mask_index[matches.row, matches.target]
-    drawn, boxed = matches.select(place >= 0), matches.select(place < 0)
+    drawn, boxed = by_what_is_known(matches, targets)
     losses |= mask_terms(drawn, targets, build_masks, valid, options)
-    if similarity is not None:
-        losses |= boxed_mask_terms(boxed, targets, build_masks, valid, similarity, options.boxinst_masks)
+    if compare_colours is not None:
+        losses |= boxed_mask_terms(boxed, targets, build_masks, valid, compare_colours, options)
     return losses
 
 
-def class_term(logits: Tensor, assigned: Tensor, labels: Tensor) -> Tensor:
-    """Focal loss of all queries ``(L, N, Q, classes)``, through each layer's number of matched ones, summed."""
+def by_what_is_known(matches: Matches, targets: SetTargets) -> tuple[Matches, Matches]:
+    """Those of targets whose masks are known, and those of which only boxes are.
+
+    The host waits, once, only where there are targets of both sorts.
+    """
+    nothing = matches.select(matches.layer[:0])
+    if not targets.boxes_alone:
+        return matches, nothing
+    if not len(targets.masks):
+        return nothing, matches
+    boxed = targets.mask_index[matches.row, matches.target] < 0
+    order = boxed.int().argsort(stable=True)
+    drawn = len(matches) - int(boxed.sum())
+    return matches.select(order[:drawn]), matches.select(order[drawn:])
+
+
+def class_term(logits: Tensor, assigned: Tensor, labels: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Focal loss of all queries ``(L, N, Q, classes)``, through each layer's number of matched ones, summed.
+
+    ``counted`` is ``(N, Q)`` bool where some queries are to be left out.
+    """
     count = (assigned >= 0).flatten(1).sum(1).clamp(min=1)
-    return (class_loss(logits, assigned, labels) / count).sum()
+    return (class_loss(logits, assigned, labels, counted) / count).sum()
 
 
 def box_terms(
@@ -141,15 +167,16 @@ def box_terms(
     return losses
 
 
-def proposal_terms(output: DetrOutput, targets: SetTargets) -> dict[str, Tensor]:
+def proposal_terms(output: DetrOutput, targets: SetTargets, content: Tensor | None = None) -> dict[str, Tensor]:
     """``class``, ``box`` and ``giou`` of the encoder's proposals, which are of no class but the first.
 
-    All tokens count in the class's loss, also those that are no valid proposal, which must not be ranked first. Where
+    All tokens count in the class's loss, also those that are no valid proposal, which must not be ranked first, unless
+    ``content`` says which do: without those of padding the loss does not depend on how large the canvas is. Where
     none is valid a target is matched to such a token all the same; its box has no gradient.
     """
     assigned = assign_one(output.encoder_logits, output.encoder_boxes, targets)[None]
     losses = box_terms(output.encoder_boxes[None], matches_of(assigned), targets)
-    losses["class"] = class_term(output.encoder_logits[None], assigned, torch.zeros_like(targets.labels))
+    losses["class"] = class_term(output.encoder_logits[None], assigned, torch.zeros_like(targets.labels), content)
     return losses
 
 
@@ -178,17 +205,24 @@ def mask_terms(
 
 
 def boxed_mask_terms(
-    matches: Matches, targets: SetTargets, build_masks: MaskBuilder, valid: Tensor, similarity: Tensor, most: int
+    matches: Matches,
+    targets: SetTargets,
+    build_masks: MaskBuilder,
+    valid: Tensor,
+    compare_colours: ColourComparison,
+    options: LossOptions,
 ) -> dict[str, Tensor]:
     """``projection`` and ``pairwise`` of targets of which only boxes are known, at most so many a layer."""
     if not len(matches):
-        return dict.fromkeys(("projection", "pairwise"), similarity.new_zeros(()))
-    matches = _some_per_layer(matches, most)
+        return dict.fromkeys(("projection", "pairwise"), valid.new_zeros((), dtype=torch.float32))
+    matches = _some_per_layer(matches, options.boxinst_masks)
     logits = build_masks(matches).float()
+    if not options.padding:
+        logits = logits.masked_fill(~sampled(valid, valid.shape[-1] // logits.shape[-1])[matches.row], _NOTHING)
     canvas = (valid.shape[-2], valid.shape[-1])
     filled = boxinst.box_masks(targets.corners[matches.row, matches.target], canvas)
     filled = sampled(filled, canvas[1] // logits.shape[-1])
-    differing, pairs = boxinst.pairwise_loss(logits, filled, similarity[matches.row])
+    differing, pairs = boxinst.pairwise_loss(logits, filled, compare_colours()[matches.row])
     return {
         "projection": matches.mean(boxinst.projection_loss(logits, filled)),
         "pairwise": (matches.per_layer(differing) / matches.per_layer(pairs).clamp(min=1)).sum(),
@@ -208,7 +242,7 @@ def _some_per_layer(matches: Matches, most: int) -> Matches:
     rank[by_layer] = torch.arange(len(matches), device=rank.device)
     count = torch.bincount(matches.layer, minlength=matches.layers)
     before = count.cumsum(0) - count
-    return matches.select(rank - before[matches.layer] < most)
+    return matches.select((rank - before[matches.layer] < most).nonzero()[:, 0])
 
 
 def _check_labels(targets: SetTargets, classes: int) -> None:
@@ -217,11 +251,10 @@ def _check_labels(targets: SetTargets, classes: int) -> None:
     Raises:
         ValueError: Naming the label.
     """
-    if targets.most:
-        least, largest = (int(label) for label in targets.labels.aminmax())
-        if least < 0 or largest >= classes:
-            wrong = least if least < 0 else largest
-            raise ValueError(
-                f"labels must be from 0 to {classes - 1} for a network of {classes} classes, got {wrong}; "
-                "build it with classes= of the data set, or give every object the label 0"
-            )
+    least, largest = targets.label_range
+    if least < 0 or largest >= classes:
+        wrong = least if least < 0 else largest
+        raise ValueError(
+            f"labels must be from 0 to {classes - 1} for a network of {classes} classes, got {wrong}; "
+            "build it with classes= of the data set, or give every object the label 0"
+        )

@@ -33,7 +33,7 @@ class DecoderLayer(nn.Module):
         placed = x + positions
         attended = self.self_attention(placed, placed, x, need_weights=False)[0]
         x = self.self_norm(x + self.dropout(attended))
-        attended = self.cross_attention(x + positions, references, memory, tokens.padding, tokens.sizes)
+        attended = self.cross_attention(x + positions, references, memory, tokens)
         x = self.cross_norm(x + self.dropout(attended))
         return self.feedforward(x)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam_uniref.detr.fused_sampling import fused_kernel, sample_fused
+from sam_uniref.detr.tokens import LevelTokens
 from sam_uniref.transforms import Size
 
 
@@ -75,9 +76,7 @@ class DeformableAttention(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(
-        self, queries: Tensor, references: Tensor, tokens: Tensor, padding: Tensor, sizes: Sequence[Size]
-    ) -> Tensor:
+    def forward(self, queries: Tensor, references: Tensor, memory: Tensor, tokens: LevelTokens) -> Tensor:
         """Attend to the tokens of all levels; padding counts as zeros, as what lies outside of the image does.
 
         Args:
@@ -85,24 +84,22 @@ class DeformableAttention(nn.Module):
             references: ``(N, Q, levels, 2)`` points (x, y), or ``(N, Q, levels, 4)`` boxes (cx, cy, w, h), in shares
                 of each level's grid. Offsets are in cells from a point, and in halves of a box's sides over P from
                 a box.
-            tokens: ``(N, T, C)``, the cells of all levels one after another.
-            padding: ``(N, T)`` bool, True = padding.
-            sizes: Per level ``(h, w)``.
+            memory: ``(N, T, C)``, the cells of all levels one after another.
+            tokens: Where they are, and which are padding.
 
         Returns:
             ``(N, Q, C)``.
         """
-        values = self.value(tokens).masked_fill(padding[..., None], 0.0).unflatten(2, (self.heads, -1))
+        values = self.value(memory).masked_fill(tokens.padding[..., None], 0.0).unflatten(2, (self.heads, -1))
         shape = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(queries).unflatten(2, (*shape, 2))
         weights = self.attention_weights(queries).unflatten(2, (self.heads, -1)).softmax(3).unflatten(3, shape[1:])
         around = references[:, :, None, :, None]
         if references.shape[-1] == 2:
-            cells = torch.tensor([(w, h) for h, w in sizes], dtype=offsets.dtype, device=offsets.device)
-            locations = around + offsets / cells[:, None]
+            locations = around + offsets / tokens.grids.flip(1).to(offsets.dtype)[:, None]
         else:
             locations = around[..., :2] + offsets / self.points * around[..., 2:] * 0.5
         kernel = fused_kernel() if values.is_cuda and values.dtype == torch.float32 else None
         if kernel is not None:
-            return self.output(sample_fused(kernel, values, sizes, locations, weights))
-        return self.output(sample_levels(values, sizes, locations, weights))
+            return self.output(sample_fused(kernel, values, tokens.grids, locations, weights))
+        return self.output(sample_levels(values, tokens.sizes, locations, weights))

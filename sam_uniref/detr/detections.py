@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,18 @@ class Detections:
     def __len__(self) -> int:
         """The number of objects, M."""
         return len(self.labels)
+
+
+def check_limits(threshold: float, most: int) -> None:
+    """Refuse what no detection could be kept by.
+
+    Raises:
+        ValueError: If the threshold is no number, or the number is below 1.
+    """
+    if math.isnan(threshold):
+        raise ValueError(f"score_threshold must be a number, got {threshold}; 0 keeps all")
+    if most < 1:
+        raise ValueError(f"most must be at least 1, got {most}; leave it out for the published 100")
 
 
 def best_detections(scores: Tensor, boxes: Tensor, *, threshold: float, most: int) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, tokens: LevelTokens, references: Tensor) -> Tensor:
         """Tokens ``(N, T, C)`` and their points ``(N, T, levels, 2)`` in shares of the grids to ``(N, T, C)``."""
-        attended = self.attention(x + tokens.positions, references, x, tokens.padding, tokens.sizes)
+        attended = self.attention(x + tokens.positions, references, x, tokens)
         return self.feedforward(self.attention_norm(x + self.dropout(attended)))
 
 

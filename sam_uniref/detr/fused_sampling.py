@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sam_uniref.transforms import Size
-
 logger = logging.getLogger(__name__)
 
 _COMPILED_MODULE = "MultiScaleDeformableAttention"
@@ -66,11 +64,8 @@ def fused_kernel() -> SamplingKernel | None:
         return None
 
 
-def sample_fused(
-    kernel: SamplingKernel, values: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """As `sam_uniref.detr.deformable_attention.sample_levels`, by a compiled kernel."""
-    grids = torch.tensor(list(sizes), dtype=torch.int64, device=values.device)
+def sample_fused(kernel: SamplingKernel, values: Tensor, grids: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """As `sam_uniref.detr.deformable_attention.sample_levels`, by a compiled kernel; sizes ``(levels, 2)`` int64."""
     areas = grids.prod(1)
     result: Tensor = _FusedSampling.apply(
         kernel, values.contiguous(), grids, areas.cumsum(0) - areas, locations.contiguous(), weights.contiguous()

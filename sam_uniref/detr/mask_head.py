@@ -83,8 +83,6 @@ class MaskHead(nn.Module):
         hidden: Tensor,
         reference_xy: Tensor,
         row_index: Tensor,
-        *,
-        upsample: int = 1,
     ) -> Tensor:
         """Mask logits of K queries, in float32 also under autocast: coordinates are pixels, which half precision blurs.
 
@@ -93,10 +91,9 @@ class MaskHead(nn.Module):
             hidden: ``(K, C)``, the queries as a decoder layer left them.
             reference_xy: ``(K, 2)`` as (x, y) in the canvas' pixels: the centres of the boxes that layer was given.
             row_index: ``(K,)`` int64, which of the N rows each query is of.
-            upsample: How many times finer than stride 4: 1, or 4 for a logit a pixel.
 
         Returns:
-            ``(K, upsample * h, upsample * w)``.
+            ``(K, h, w)``.
         """
         height, width = mask_features.shape[-2:]
         x = torch.arange(width, device=hidden.device, dtype=torch.float32) * MASK_STRIDE + MASK_STRIDE // 2
@@ -108,7 +105,7 @@ class MaskHead(nn.Module):
             values = torch.cat([coordinates, mask_features[row_index].float()], dim=1).flatten(2)
             for position, (weight, bias) in enumerate(self._convolutions(hidden.float())):
                 values = torch.baddbmm(bias[..., None], weight, F.relu(values) if position else values)
-        return aligned_upsample(values.unflatten(2, (height, width)), upsample)[:, 0]
+        return values.unflatten(2, (height, width))[:, 0]
 
     def _convolutions(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Weights ``(K, out, in)`` and biases ``(K, out)`` of each query's convolutions."""

@@ -41,6 +41,12 @@ _SIGNS = {
     "r50": "detr.detr.backbone.0.backbone.stem.conv1.weight",
     "swinl": "detr.detr.backbone.0.backbone.patch_embed.proj.weight",
 }
+# Which parts a file has after each stage of training, the smaller sets first.
+_STAGES = (
+    ("detector",),
+    ("detector", "fusion", "text encoder"),
+    ("detector", "fusion", "text encoder", "mask encoder"),
+)
 # Options of a configuration that a trained model does not depend on.
 _OF_TRAINING = ("dropout", "drop_path", "frozen_stages", "look_forward_twice", "zero_init")
 
@@ -61,6 +67,11 @@ class PublishedWeights:
     state_dict: dict[str, Tensor]
     kept: dict[str, Tensor]
 
+    @property
+    def fresh(self) -> tuple[str, ...]:
+        """Which of `published_parts` the file does not have: a `UniRef` begins them anew, or has no sentences."""
+        return tuple(name for name in _STAGES[-1] if name not in self.parts)
+
 
 def is_published(names: Iterable[str]) -> bool:
     """Whether these are names of a published UniRef's tensors, of whatever size."""
@@ -75,10 +86,11 @@ def convert_published(state_dict: Mapping[str, Tensor]) -> PublishedWeights:
 
     Raises:
         ValueError: If the backbone is neither ResNet-50 nor Swin-L, or a tensor is missing, unknown, of another shape
-            or of another value than it must have; all of them are named.
+            or of another value than it must have; all of them are named. What must be there is what the first stage
+            of training has whose parts include all those that there is anything of.
     """
     size = _size(state_dict)
-    parts = {name: part for name, part in published_parts(size).items() if not part.known().isdisjoint(state_dict)}
+    parts = _stage_parts(size, state_dict)
     _check_published(state_dict, parts.values())
     config = _published_config(size, state_dict[_CLASS_HEAD].shape[0], parts)
     ours: dict[str, Tensor] = {}
@@ -220,6 +232,14 @@ def _size(names: Iterable[str]) -> str:
             f"{list(_SIGNS.values())} there must be one, and there are {len(sizes)}"
         )
     return sizes[0]
+
+
+def _stage_parts(size: str, names: Iterable[str]) -> dict[str, Part]:
+    """The parts of the first stage of training that has a place for all these names which are known at all."""
+    there, known = set(names), published_parts(size)
+    begun = {name for name, part in known.items() if not part.known().isdisjoint(there)}
+    stage = next(stage for stage in _STAGES if begun <= set(stage))
+    return {name: known[name] for name in stage}
 
 
 def _published_config(size: str, classes: int, parts: Iterable[str]) -> UniRefConfig:

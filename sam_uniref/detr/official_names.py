@@ -1,7 +1,8 @@
 """UniRef's tensors: what FoundationVision/UniRef calls them, and what we do; see also `official_backbones`.
 
-A published file holds some of four parts; which, depends on the stage of training it comes from. A part is there whole
-or not at all.
+A published file holds some of four parts; which, depends on the stage of training it comes from: the detector alone
+after pretraining; fusion and text encoder too after the first image stage; the mask encoder too after the second and
+after the video stage. A part is there whole or not at all.
 """
 
 from __future__ import annotations

@@ -99,9 +99,8 @@ def grid_boxes(tokens: LevelTokens) -> tuple[Tensor, Tensor]:
         it is.
     """
     centers = tokens.cell_centers()
-    areas = [h * w for h, w in tokens.sizes]
-    sides = torch.tensor([_GRID_SIDE * 2.0**level for level in range(len(areas))], device=centers.device)
-    sides = sides.repeat_interleave(torch.tensor(areas, device=centers.device))
+    by_level = [centers.new_full((h * w,), _GRID_SIDE * 2.0**level) for level, (h, w) in enumerate(tokens.sizes)]
+    sides = torch.cat(by_level)
     boxes = torch.cat([centers, sides[None, :, None].expand(len(centers), -1, 2)], dim=2)
     valid = ((boxes > _BORDER) & (boxes < 1 - _BORDER)).all(2) & ~tokens.padding
     odds = (boxes / (1 - boxes)).log()

@@ -19,19 +19,23 @@ _HARDEST = 0.4
 _EPSILON = 1e-7
 
 
-def class_loss(logits: Tensor, assigned: Tensor, labels: Tensor) -> Tensor:
+def class_loss(logits: Tensor, assigned: Tensor, labels: Tensor, counted: Tensor | None = None) -> Tensor:
     """Focal loss of every query and class, summed over a layer, ``(L,)``.
 
     Args:
         logits: ``(L, N, Q, classes)``.
         assigned: ``(L, N, Q)`` int64, the target of the row that each query is to become, -1 for none.
         labels: ``(N, M)`` int64.
+        counted: ``(N, Q)`` bool, False for queries that are left out.
     """
     goals = torch.zeros_like(logits, dtype=torch.float32)
     if labels.shape[1]:
         classes = labels.expand(len(logits), -1, -1).gather(2, assigned.clamp(min=0))
         goals.scatter_(3, classes[..., None], (assigned >= 0).float()[..., None])
-    return focal_values(logits.float(), goals).flatten(1).sum(1)
+    values = focal_values(logits.float(), goals)
+    if counted is not None:
+        values = values * counted[..., None]
+    return values.flatten(1).sum(1)
 
 
 def box_losses(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,8 @@ class SetTargets:
         present: ``(N, M)`` bool, False where there is no target. A row need not have any.
         masks: ``(G, H, W)`` float in {0, 1}.
         mask_index: ``(N, M)`` int64, each target's place in ``masks``; -1 where only its box is known.
+        label_range: The least and the largest label, (0, 0) without any; known without waiting for the device.
+        boxes_alone: Whether there may be a target of which only the box is known; so is this.
     """
 
     corners: Tensor
@@ -37,6 +39,8 @@ class SetTargets:
     present: Tensor
     masks: Tensor
     mask_index: Tensor
+    label_range: tuple[int, int]
+    boxes_alone: bool
 
     @property
     def most(self) -> int:
@@ -53,7 +57,8 @@ def set_targets(targets: Targets, input_sizes: Sequence[Size], canvas: Size, dev
     """The instances where there are any, else one target a row, from its mask.
 
     A mask's target has the label 0 and the box ``(x of the first column, y of the first row, x of the last column + 1,
-    y of the last row + 1)``; an empty mask, that of a reference that points at nothing, is no target.
+    y of the last row + 1)``; an empty mask, that of a reference that points at nothing, is no target. Instances' boxes
+    end where the image does; one of which nothing is left is no target either, as it is none for the readers.
 
     Args:
         targets: Of N rows.
@@ -63,16 +68,16 @@ def set_targets(targets: Targets, input_sizes: Sequence[Size], canvas: Size, dev
 
     Raises:
         ValueError: If there are not as many masks or lists of instances as input sizes, or boxes, labels and masks of
-            one image differ in number.
+            one image differ in number, or a box is not finite or ends before it begins.
     """
-    sizes = torch.tensor([(width, height) for height, width in input_sizes], dtype=torch.float32, device=device)
+    sizes = torch.tensor([(width, height) for height, width in input_sizes], dtype=torch.float32)
     if targets.instances is None:
         if len(targets.masks) != len(sizes):
             raise ValueError(f"each of {len(sizes)} rows needs a mask, got {len(targets.masks)}")
-        return _from_masks(targets.masks, sizes)
+        return _from_masks(targets.masks, sizes.to(device, non_blocking=True))
     if len(targets.instances) != len(sizes):
         raise ValueError(f"each of {len(sizes)} rows needs its instances, got those of {len(targets.instances)}")
-    return _from_instances(targets.instances, sizes, canvas)
+    return _from_instances(targets.instances, sizes, canvas, device)
 
 
 def sampled(masks: Tensor, stride: int) -> Tensor:
@@ -102,6 +107,8 @@ def _from_masks(masks: Tensor, sizes: Tensor) -> SetTargets:
         present=present,
         masks=masks,
         mask_index=torch.where(present, rows, -1),
+        label_range=(0, 0),
+        boxes_alone=False,
     )
 
 
@@ -110,25 +117,68 @@ def _ends(occupied: Tensor) -> tuple[Tensor, Tensor]:
     return occupied.int().argmax(1), occupied.shape[1] - occupied.flip(1).int().argmax(1)
 
 
-def _from_instances(instances: Sequence[Instances], sizes: Tensor, canvas: Size) -> SetTargets:
-    """All targets of every row."""
-    for number, known in enumerate(instances):
-        counts = {len(known.boxes), len(known.labels)} | ({len(known.masks)} if known.masks is not None else set())
-        if len(counts) != 1:
-            raise ValueError(f"boxes, labels and masks of row {number} must be as many, got {sorted(counts)}")
-    rows, most = len(instances), max(map(len, instances), default=0)
+def _from_instances(instances: Sequence[Instances], sizes: Tensor, canvas: Size, device: torch.device) -> SetTargets:
+    """All targets of every row, laid out by the host and sent to the device in one go.
+
+    Args:
+        instances: Of N rows.
+        sizes: ``(N, 2)`` (width, height) in the host's memory.
+        canvas: ``(H, W)``.
+        device: Of the result.
+    """
+    shown = [_in_image(known, row, size) for row, (known, size) in enumerate(zip(instances, sizes, strict=True))]
+    rows, most = len(shown), max(map(len, shown), default=0)
     corners = sizes.new_zeros(rows, most, 4)
-    labels = torch.zeros(rows, most, dtype=torch.int64, device=sizes.device)
+    labels = torch.zeros(rows, most, dtype=torch.int64)
     present = torch.zeros_like(labels, dtype=torch.bool)
     mask_index = torch.full_like(labels, -1)
-    masks = [sizes.new_zeros(0, *canvas)]
+    masks = [torch.zeros(0, *canvas, device=device)]
     seen = 0
-    for row, known in enumerate(instances):
+    for row, known in enumerate(shown):
         corners[row, : len(known)] = known.boxes
         labels[row, : len(known)] = known.labels
         present[row, : len(known)] = True
         if known.masks is not None:
-            mask_index[row, : len(known)] = torch.arange(seen, seen + len(known), device=sizes.device)
-            masks.append(known.masks)
+            mask_index[row, : len(known)] = torch.arange(seen, seen + len(known))
+            masks.append(known.masks.to(device))
             seen += len(known)
-    return SetTargets(corners, sizes, labels, present, torch.cat(masks), mask_index)
+    least, largest = (int(label) for label in labels[present].aminmax()) if present.any() else (0, 0)
+    return SetTargets(
+        corners=corners.to(device, non_blocking=True),
+        sizes=sizes.to(device, non_blocking=True),
+        labels=labels.to(device, non_blocking=True),
+        present=present.to(device, non_blocking=True),
+        masks=torch.cat(masks),
+        mask_index=mask_index.to(device, non_blocking=True),
+        label_range=(least, largest),
+        boxes_alone=bool((present & (mask_index < 0)).any()),
+    )
+
+
+def _in_image(known: Instances, row: int, size: Tensor) -> Instances:
+    """The objects of a row as far as they are in its image, boxes and labels in the host's memory.
+
+    Args:
+        known: Of the row.
+        row: Its number, for messages.
+        size: ``(2,)`` (width, height) of its image.
+
+    Raises:
+        ValueError: If they differ in number, or a box is none.
+    """
+    counts = {len(known.boxes), len(known.labels)} | ({len(known.masks)} if known.masks is not None else set())
+    if len(counts) != 1:
+        raise ValueError(f"boxes, labels and masks of row {row} must be as many, got {sorted(counts)}")
+    boxes, labels, masks = known.boxes.cpu().float(), known.labels.cpu(), known.masks
+    wrong = ~boxes.isfinite().all(1) | (boxes[:, 2:] < boxes[:, :2]).any(1)
+    if wrong.any():
+        raise ValueError(
+            f"boxes must be finite (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {boxes[wrong][0].tolist()} in row "
+            f"{row}; correct it or leave the object out"
+        )
+    boxes = torch.minimum(boxes.clamp(min=0), size.repeat(2))
+    left = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    if not left.all():
+        boxes, labels = boxes[left], labels[left]
+        masks = None if masks is None else masks[left.nonzero()[:, 0].to(masks.device)]
+    return Instances(boxes, labels, masks)

@@ -20,6 +20,7 @@ class LevelTokens:
         positions: ``(N, T, C)``, added to queries.
         padding: ``(N, T)`` bool, True = padding.
         sizes: Per level ``(h, w)``.
+        grids: ``(levels, 2)`` int64, the same on the tokens' device.
         content: ``(N, levels, 2)``, how many columns and rows of each level's grid hold content, in shares of it.
     """
 
@@ -27,6 +28,7 @@ class LevelTokens:
     positions: Tensor
     padding: Tensor
     sizes: tuple[Size, ...]
+    grids: Tensor
     content: Tensor
 
     def split(self, tokens: Tensor) -> list[Tensor]:

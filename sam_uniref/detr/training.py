@@ -38,17 +38,27 @@ def training_losses(
     images = image_index.tolist()
     sizes = [features.input_sizes[image] for image in images]
     goals = set_targets(targets, sizes, features.canvas, model.device)
-    similarity = None
-    if targets.instances is not None:
-        originals = [features.original_sizes[image] for image in images]
-        similarity = colour_similarity(pictures(model, features.pixels)[image_index], sizes, originals)
     upsample = MASK_STRIDE if options.full_resolution and only_frames(references) else 1
 
     def build_masks(matches: Matches) -> Tensor:
         return model.build_masks(output, matches.row, matches.query, sizes, layers=matches.layer, upsample=upsample)
 
-    valid = features.valid_pixels()[image_index]
-    return set_losses(output, goals, build_masks, valid, options, similarity)
+    def compare_colours() -> Tensor:
+        originals = [features.original_sizes[image] for image in images]
+        return colour_similarity(pictures(model, features.pixels)[image_index], sizes, originals)
+
+    content = None
+    if model.own_canvases:
+        content = torch.cat([~padding[image_index].flatten(1) for padding in features.padding], dim=1)
+    return set_losses(
+        output,
+        goals,
+        build_masks,
+        features.valid_pixels()[image_index],
+        options,
+        None if targets.instances is None else compare_colours,
+        content,
+    )
 
 
 def pictures(model: UniRef, pixels: Tensor) -> Tensor:

@@ -47,11 +47,14 @@ class DetectionTransformer(nn.Module):
             sine_positions(padded, channels).to(level.dtype) + embedding[:, None, None]
             for level, padded, embedding in zip(levels, padding, self.level_embedding, strict=True)
         ]
+        sizes = tuple((level.shape[2], level.shape[3]) for level in levels)
         return LevelTokens(
             tokens=torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2),
             positions=torch.cat([position.flatten(2) for position in positions], dim=2).transpose(1, 2),
             padding=torch.cat([padded.flatten(1) for padded in padding], dim=1),
-            sizes=tuple((level.shape[2], level.shape[3]) for level in levels),
+            sizes=sizes,
+            # Once for all layers, and without waiting for the device.
+            grids=torch.tensor(sizes).to(levels[0].device, non_blocking=True),
             content=content_shares(padding),
         )
 

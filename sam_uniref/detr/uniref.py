@@ -18,10 +18,10 @@ from sam_uniref.annotated import annotated_images
 from sam_uniref.detr.answers import best_queries, canvas_boxes, enlarge_followed, query_scores
 from sam_uniref.detr.boxes import corners
 from sam_uniref.detr.built import BuiltUniRef
-from sam_uniref.detr.canvases import CANVAS_MULTIPLE, CanvasGroup, canvas_groups, grid_size, paste
-from sam_uniref.detr.detections import Detections, best_detections, picture_boxes
+from sam_uniref.detr.canvases import CANVAS_MULTIPLE, CanvasGroup, canvas_groups, extended, grid_size, paste
+from sam_uniref.detr.detections import Detections, best_detections, check_limits, picture_boxes
 from sam_uniref.detr.levels import LEVEL_STRIDES
-from sam_uniref.detr.mask_head import MASK_STRIDE
+from sam_uniref.detr.mask_head import MASK_STRIDE, aligned_upsample
 from sam_uniref.detr.output import DetrOutput
 from sam_uniref.detr.training import training_losses
 from sam_uniref.images import ImageLike
@@ -49,8 +49,9 @@ class UniRef(BuiltUniRef):
     ) -> ImageFeatures:
         """Encode ``(B, 3, H, W)`` images, normalised and padded, once each.
 
-        In training the batch's canvas is that of each image, as published; in evaluation an image has its own
-        (`sam_uniref.detr.canvases`), so that nothing depends on what else is in the batch.
+        In training the batch's canvas is that of each image, as published, unless the configuration has
+        ``own_canvases``; in evaluation an image has its own (`sam_uniref.detr.canvases`), so that nothing depends on
+        what else is in the batch.
 
         Raises:
             ValueError: If the canvas' sides are no multiples of 32.
@@ -82,11 +83,14 @@ class UniRef(BuiltUniRef):
         fine, *maps = self.backbone(pixels)
         return fine, *self.input_projection(maps)
 
+    @property
+    def own_canvases(self) -> bool:
+        """Whether each image has the canvas it would have alone, now."""
+        return self.config.own_canvases or not self.training
+
     def _groups(self, input_sizes: Sequence[Size], canvas: Size) -> list[CanvasGroup]:
         """Which rows run together."""
-        if self.training:
-            return canvas_groups([canvas] * len(input_sizes), self.device)
-        return canvas_groups(input_sizes, self.device)
+        return canvas_groups(input_sizes if self.own_canvases else [canvas] * len(input_sizes), self.device)
 
     def encode_text(self, sentences: Sequence[str]) -> ReferenceFeatures:
         """Encode N sentences.
@@ -115,7 +119,7 @@ class UniRef(BuiltUniRef):
         encoded = []
         for group in groups:
             images, local = source_index[group.rows].unique(return_inverse=True)
-            shown = CanvasGroup(group.canvas, images)
+            shown = CanvasGroup(group.canvas, images, len(images) == len(features))
             levels = [shown.cut(level, stride) for level, stride in zip(features.levels, LEVEL_STRIDES, strict=True)]
             encoded.append(
                 self.mask_encoder(shown.cut(features.pixels, 1), group.cut(masks, 1)[:, None], levels, local)
@@ -225,8 +229,10 @@ class UniRef(BuiltUniRef):
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If the image is broken, or there are several.
+            ValueError: If the image is broken, or there are several, the least score is no number, or ``most`` is below
+                1.
         """
+        check_limits(score_threshold, most)
         features = image if isinstance(image, ImageFeatures) else self.encode_image(image)
         if len(features) != 1:
             raise ValueError(f"detect takes one image, got {len(features)}; ask for each with features.select([i])")
@@ -266,13 +272,15 @@ class UniRef(BuiltUniRef):
             ``(K, h, w)``.
         """
         scale = torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32, device=rows.device)
-        return self.mask_head.build(
+        masks = self.mask_head.build(
             output.mask_features,
             output.hidden[layers, rows, queries],
             output.references[layers, rows, queries, :2] * scale[rows],
             rows,
-            upsample=upsample,
         )
+        if upsample > 1 and self.own_canvases:
+            masks = extended(masks, sizes, rows, MASK_STRIDE)
+        return aligned_upsample(masks[:, None], upsample)[:, 0]
 
     def _prompts(self, features: ImageFeatures, *given: Any) -> None:
         """There are no points, labels, boxes or mask logits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from sam_uniref.images import RGB, load_image
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from pyarrow import ChunkedArray
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class PreparedPictures:
         categories: Names of the classes by their numbers: those trained on by name, then those only validated on.
         held_out: ``(pictures,)`` bool: which serve validation.
         landscape: ``(pictures,)`` bool: which are wider than high.
-        has_masks: Whether the objects' masks are known; one without is enough to take all by their boxes.
+        has_masks: ``(pictures,)`` bool: of which the masks are known of all objects; the others' objects are taken by
+            their boxes. Where a table has both, the log says of how many.
 
     Args:
         rows: Of an image table.
@@ -93,9 +98,24 @@ class PreparedPictures:
         first = self._ordered[self._starts[:-1]]
         self.held_out = held_out[first]
         self.landscape = wider_than_high(table)[first]
-        self.has_masks = not boxes_alone and not table["rle"].null_count
+        self.has_masks = self._with_masks(table["rle"], boxes_alone)
         self.categories = _in_order(table["category"], held_out)
         self._labels = {name: number for number, name in enumerate(self.categories)}
+
+    def _with_masks(self, masks: ChunkedArray, boxes_alone: bool) -> NDArray[np.bool_]:
+        """See `has_masks`."""
+        if boxes_alone or not len(self):
+            return np.zeros(len(self), np.bool_)
+        known = masks.is_valid().to_numpy()[self._ordered]
+        whole = np.logical_and.reduceat(known, self._starts[:-1])
+        if known.any() and not whole.all():
+            logger.warning(
+                "%s: %d of %d pictures have an object without a mask; all objects of these are taken by their boxes",
+                self._root,
+                np.count_nonzero(~whole),
+                len(whole),
+            )
+        return whole
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -112,7 +132,7 @@ class PreparedPictures:
             size,
             boxes,
             np.array([self._labels[name] for name in objects["category"]], np.int64),
-            tuple(EncodedMask(rle, size) for rle in objects["rle"]) if self.has_masks else None,
+            tuple(EncodedMask(rle, size) for rle in objects["rle"]) if self.has_masks[index] else None,
         )
 
 
