@@ -138,7 +138,7 @@ class RunSettings:
     batch_size: int = field(default=2, metadata={"help": "samples a process"})
     accumulate: int = field(default=1, metadata={"help": "micro-batches an optimiser step"})
     one_orientation: bool = field(
-        default=False, metadata={"help": "a batch's pictures are all wider than high, or none is: less is padding"}
+        default=False, metadata={"help": "a step's pictures are all wider than high, or none is: less is padding"}
     )
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "less memory, more time, the same gradients: activations are computed twice"}
