@@ -24,11 +24,13 @@ class TrainableModel(Predictor, HubModel):
 
     Attributes:
         config_class: Of its configuration.
+        counted_on_shapes: Whether its losses can be had of shapes alone, on the ``meta`` device.
         config: What everything is built from.
         text_encoder: For sentences, or None.
     """
 
     config_class: ClassVar[type[ModelConfig]]
+    counted_on_shapes: ClassVar[bool] = True
     config: ModelConfig
     text_encoder: SentenceEncoder | None
 

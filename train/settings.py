@@ -24,6 +24,8 @@ STAGE_TASKS = {
     "video": ("vos", "rvos"),
     "joint": ("ris", "fss", "vos", "rvos", "detection"),
 }
+# Tasks whose samples have sentences.
+SPOKEN_TASKS = ("ris", "rvos")
 
 
 @dataclass
@@ -290,6 +292,11 @@ class RunSettings:
     def stages(self) -> list[RunSettings]:
         """This stage and those that follow it."""
         return [self, *(self.following().stages() if self.then else [])]
+
+    @property
+    def spoken(self) -> list[str]:
+        """Names of the data sets that have sentences."""
+        return [name for name, data in self.data.items() if data.weight and data.task in SPOKEN_TASKS]
 
     @property
     def train_text_encoder(self) -> bool:

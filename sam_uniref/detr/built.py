@@ -47,6 +47,7 @@ class BuiltUniRef(TrainableModel):
     """
 
     config_class = UniRefConfig
+    counted_on_shapes = False  # matching needs numbers
     config: UniRefConfig
     text_encoder: TextEncoder | None
 
