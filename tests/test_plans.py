@@ -20,6 +20,7 @@ from sam_uniref.train.measuring import measured_plan
 from sam_uniref.train.plan import plan
 from sam_uniref.train.settings import DataSettings, ModelSettings, RunSettings, load_settings
 from sam_uniref.train.skeleton import skeleton
+from sam_uniref.train.summary import count_parts
 
 CONFIGS = ROOT / "configs"
 # Of comparisons, of `train/pretrain.py`, and tables of rows.
@@ -61,6 +62,27 @@ def test_every_configuration_plans(path: Path, tmp_path: Path, monkeypatch: pyte
         assert "--measure N takes N steps" in text
         if settings.model.kind == "uniref":
             assert "IoU head" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "tasks", "frozen"),
+    [
+        ("samref", ("ris",), {"mask encoder"}),
+        ("samref", ("fss",), {"text resizer", "text encoder"}),
+        ("samref", ("ris", "vos"), set()),
+        ("refsam", ("ris",), {"tracking module"}),
+        ("refsam", ("rvos",), set()),
+    ],
+)
+def test_parts_that_no_task_of_the_stage_uses_are_frozen(kind: str, tasks: tuple[str, ...], frozen: set[str]) -> None:
+    run = run_settings(
+        *tasks, model=ModelSettings(kind=kind, size="tiny", text_encoder="tiny", train_text_encoder=True)
+    )
+    still = {part.name for part in count_parts(skeleton(run, run.model))[:-1] if not part.trained}
+    assert still - {"image encoder", "prompt encoder", "SAM's own mask decoder"} == frozen
+    if "rvos" in tasks:
+        run.data["rvos"].language_only = 1.0
+        assert run.tasks == {"ris"}
 
 
 def test_a_model_that_is_here_is_planned_as_it_is() -> None:

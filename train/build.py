@@ -68,6 +68,7 @@ def check_sentences(settings: RunSettings, model: TrainableModel) -> None:
 def fit_to_stage(settings: RunSettings, model: TrainableModel) -> None:
     """Leave as trained what the stage trains, and have it keep what it is to keep for gradients."""
     model.train_text_encoder(settings.train_text_encoder)
+    model.freeze_unused(settings.tasks)
     if settings.checkpoint_activations:
         model.checkpoint_activations()
 

@@ -294,6 +294,12 @@ class RunSettings:
         return [self, *(self.following().stages() if self.then else [])]
 
     @property
+    def tasks(self) -> set[str]:
+        """What is learnt. RVOS by sentences alone is RIS, whose samples it has."""
+        drawn = [data for data in self.data.values() if data.weight]
+        return {"ris" if data.task == "rvos" and data.language_only == 1 else data.task for data in drawn}
+
+    @property
     def spoken(self) -> list[str]:
         """Names of the data sets that have sentences."""
         return [name for name, data in self.data.items() if data.weight and data.task in SPOKEN_TASKS]
