@@ -59,6 +59,10 @@ class ReferenceFusion(nn.Module, ABC):
     def part(self, kind: str, level: int) -> UniFusion:
         """Whose parameters serve a kind of reference on a level."""
 
+    def by_kinds(self) -> dict[tuple[str, ...], nn.Module]:
+        """All of it, by the kinds of reference that its modules serve."""
+        return {KINDS: self}
+
     def forward(
         self, features: Sequence[Tensor], references: Sequence[ReferenceFeatures | FrameReferences]
     ) -> list[Tensor]:
@@ -283,6 +287,13 @@ class SeparateUniFusion(ReferenceFusion):
     def part(self, kind: str, level: int) -> UniFusion:
         """The one for this kind and level."""
         return cast(UniFusion, self.parts[self._name(kind, level)])
+
+    def by_kinds(self) -> dict[tuple[str, ...], nn.Module]:
+        """All of it, by the kinds of reference that its modules serve."""
+        if self.shared_kinds:
+            return super().by_kinds()
+        own = {kind: [part for name, part in self.parts.items() if name.split("_")[0] == kind] for kind in KINDS}
+        return {(kind,): nn.ModuleList(parts) for kind, parts in own.items()}
 
     def _name(self, kind: str, level: int) -> str:
         """Such as ``frames_0``, or ``frames`` where levels are shared."""

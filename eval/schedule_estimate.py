@@ -26,8 +26,8 @@ from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.eval.floor import counted_flops
 from sam_uniref.sam import build_sam
 from sam_uniref.state import write_json
-from sam_uniref.train.plan import skeleton
 from sam_uniref.train.settings import DataSettings, RunSettings, load_settings
+from sam_uniref.train.skeleton import skeleton
 
 # Pictures that training sees, by the name of a data set in the published configurations. Those of RefCOCO/+/g are
 # counted one by one; the three overlap, and a cache keeps a picture once, so that together they are fewer. The clips'

@@ -102,6 +102,11 @@ class ModelConfig(ABC):
 
     text_encoder: SentenceConfig = field(default_factory=SentenceConfig)
 
+    @property
+    @abstractmethod
+    def size(self) -> str:
+        """Which network it is built on, as `for_size` calls it."""
+
     @classmethod
     @abstractmethod
     def for_size(cls, size: str) -> Self:
@@ -133,6 +138,11 @@ class PluggedConfig(ModelConfig):
     """What every model that is plugged into a frozen SAM is built from."""
 
     sam: BaseSamConfig = field(default_factory=BaseSamConfig)
+
+    @property
+    def size(self) -> str:
+        """The SAM's name."""
+        return self.sam.size
 
     @classmethod
     def for_size(cls, size: str) -> Self:

@@ -207,11 +207,13 @@ class TrainablePart:
         name: What the table calls it.
         module: The part.
         lr_group: Which learning rate it follows: ``"base"``, ``"text"``, or one that its kind of model has beside them.
+        tasks: That it is used in, and can learn from; None: in all.
     """
 
     name: str
     module: nn.Module
     lr_group: str = field(default="base")
+    tasks: tuple[str, ...] | None = None
 
 
 class ReferenceSegmenter(nn.Module, ABC):

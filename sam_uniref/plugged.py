@@ -142,8 +142,9 @@ class PluggedSam(TrainableModel):
     ) -> Self:
         """See `TrainableModel.skeleton`."""
         own = cast(PluggedConfig, config) if config else cls.config_class.for_size(size)
+        side = own.sam.image_size if image_size is None else image_size
         with torch.device(device):
-            host = skeleton_host(size, image_size)
+            host = skeleton_host(size, side, own.sam.architecture)
             text = None if text_model is None else cls.wrap_text_model(*text_model, host.channels, own.text_encoder)
             return cls(host, text, own)
 

@@ -36,6 +36,7 @@ from sam_uniref.interfaces import ImageFeatures, MaskPrediction, Prompts, Target
 from sam_uniref.lora_files import lora_encoders
 from sam_uniref.losses import mask_losses
 from sam_uniref.plugged import PluggedSam
+from sam_uniref.reference_parts import reference_parts
 from sam_uniref.segmentation import Segmentation, innermost_point
 
 DECODERS = ("auto", "trained", "sam")
@@ -237,16 +238,11 @@ class SamRef(PluggedSam):
 
     def parts(self) -> list[TrainablePart]:
         """All parts, each parameter in exactly one."""
-        parts = [
+        return [
             *self.frozen_parts(),
             TrainablePart("mask decoder", self.mask_decoder),
-            TrainablePart("UniFusion", self.fusion),
-            TrainablePart("mask encoder", self.mask_encoder),
+            *reference_parts(self.fusion, self.mask_encoder, self.text_encoder),
         ]
-        if self.text_encoder is not None:
-            parts.append(TrainablePart("text resizer", self.text_encoder.resizer))
-            parts.append(TrainablePart("text encoder", self.text_encoder.model, lr_group="text"))
-        return parts
 
     def recomputed(self) -> list[nn.Module]:
         """UniFusion, the mask encoder and most of the mask decoder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
@@ -24,11 +24,13 @@ class TrainableModel(Predictor, HubModel):
 
     Attributes:
         config_class: Of its configuration.
+        counted_on_shapes: Whether its losses can be had of shapes alone, on the ``meta`` device.
         config: What everything is built from.
         text_encoder: For sentences, or None.
     """
 
     config_class: ClassVar[type[ModelConfig]]
+    counted_on_shapes: ClassVar[bool] = True
     config: ModelConfig
     text_encoder: SentenceEncoder | None
 
@@ -176,6 +178,12 @@ class TrainableModel(Predictor, HubModel):
         for name, parameter in self.text_encoder.model.named_parameters():
             parameter.requires_grad_("lora_" in name if lora else trained)
         self.config.text_encoder.trained |= trained and not lora
+
+    def freeze_unused(self, tasks: Collection[str]) -> None:
+        """Freeze the parts that none of the tasks uses: nothing would reach them."""
+        for part in self.parts():
+            if part.tasks is not None and not set(part.tasks) & set(tasks):
+                part.module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what is trained; frozen encoders stay in evaluation mode, without dropout."""

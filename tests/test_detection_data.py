@@ -341,25 +341,25 @@ class Shapes:
     processes=st.integers(1, 2),
     accumulate=st.integers(1, 2),
 )
-def test_a_batch_is_of_one_orientation(landscape: list[bool], size: int, processes: int, accumulate: int) -> None:
+def test_a_step_is_of_one_orientation(landscape: list[bool], size: int, processes: int, accumulate: int) -> None:
     data = [DetectionDataset("d", Shapes(landscape), augmentation=Augmentation(crop=0.0))]  # type: ignore[arg-type]
-    per_epoch = -(-sum(landscape) // size) + -(-(len(landscape) - sum(landscape)) // size)
-    steps = -(-2 * per_epoch // (processes * accumulate))
+    samples = size * processes * accumulate
+    steps = 2 * (-(-sum(landscape) // samples) + -(-(len(landscape) - sum(landscape)) // samples))
+
+    def drawn(batch_size: int, accumulate: int, rank: int = 0, processes: int = 1) -> TrainingBatches:
+        shared = (accumulate, 3, rank, processes, True)
+        return TrainingBatches(data, SHORT, steps, batch_size, *shared)  # type: ignore[arg-type]
+
     seen: list[str] = []
-    ranks = [
-        TrainingBatches(data, SHORT, steps, size, accumulate, 3, rank, processes, one_orientation=True)  # type: ignore[arg-type]
-        for rank in range(processes)
-    ]
-    for micro in range(steps * accumulate):
-        for batches in ranks:
-            batch = batches[micro]
-            assert len({wide > high for high, wide in batch.original_sizes}) == 1
-            seen += batch.names
-            again = TrainingBatches(
-                data, SHORT, steps, size, accumulate, 3, batches.rank, processes, one_orientation=True
-            )  # type: ignore[arg-type]
-            assert again[micro].names == batch.names
-    assert set(seen[: per_epoch * size]) == {f"d: {k}.jpg" for k in range(len(landscape))}
+    alone = drawn(samples, 1)
+    ranks = [drawn(size, accumulate, rank, processes) for rank in range(processes)]
+    for step in range(steps):
+        parts = [batches[step * accumulate + micro] for micro in range(accumulate) for batches in ranks]
+        assert len({wide > high for part in parts for high, wide in part.original_sizes}) == 1
+        names = [name for part in parts for name in part.names]
+        assert names == list(alone[step].names) == list(drawn(samples, 1)[step].names)
+        seen += names
+    assert set(seen[: len(seen) // 2]) == {f"d: {k}.jpg" for k in range(len(landscape))}
 
 
 def test_sources_know_their_orientation(root: Path, tmp_path: Path) -> None:

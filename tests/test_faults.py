@@ -251,6 +251,44 @@ def test_the_best_model_is_kept(folder: Path, tmp_path: Path, monkeypatch: pytes
     SamRef.from_pretrained(tmp_path / "out" / "best")
 
 
+@pytest.mark.parametrize("ended", ["crash", "signal"])
+def test_a_validation_that_the_run_ended_in_costs_no_steps_and_is_made_up_for(
+    ended: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.2, None if ended == "crash" else 0.7, 0.7, 0.1])
+    taken = []
+
+    def validate(*_: object) -> dict[str, float]:
+        taken.append(value := next(values))
+        if value is None:
+            raise OSError("a disk is gone")
+        return {"fss/training_iou": value}
+
+    monkeypatch.setattr(stage, "validate", validate)
+    config = few_shot(tmp_path, folder, best="fss", validate_every=2, validate_at_end=True)
+    if ended == "crash":
+        assert run_here(config) == TRY_AGAIN
+        assert taken == [0.2, None]
+    else:
+        real = stage.Stage.take_step
+
+        def stopped(self: stage.Stage, step: int) -> object:
+            if step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(self, step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.Stage, "take_step", stopped)
+            assert run_here(config) == 128 + signal.SIGTERM
+        assert taken == [0.2]  # none while a signal waits
+    assert saved(tmp_path / "out") == ["step_0000002", "step_0000004"]
+    assert run_here(config, resume=True) == 0
+    entries = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries if "loss" in entry] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in entries if "validation" in entry] == [2, 4]
+    assert json.loads((tmp_path / "out" / "best" / "best.json").read_text())["step"] == 4
+
+
 def test_a_resumed_run_knows_its_best_and_a_fresh_one_has_none(tmp_path: Path) -> None:
     def offer(best: BestModel, step: int, value: float, folder: str = "best") -> None:
         best.offer(step, {"a/iou": value, "b/found": value / 2}, lambda place: (place / "weights").write_text("w"), 1)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from accelerate import Accelerator
 from folders import make_folder
 from prepared_sets import video_row, write_prepared
+from tiny import tiny_model
 
 from sam_uniref.data import SourceOptions, open_source
 from sam_uniref.train import loader
 from sam_uniref.train.loader import BatchLoader, LoaderError
+from sam_uniref.train.validation import validate
 
 FAULTY = 5
 
@@ -149,3 +152,27 @@ def test_samples_have_labels_before_they_are_read(tmp_path: Path, reader: str, t
     for picture in tmp_path.rglob("*.jpg"):
         picture.write_bytes(b"")  # nothing could be read
     assert named.format(root=root) in source.label(0)
+
+
+class Hanging:
+    """A data set whose second episode can't be read."""
+
+    name, task, validation_split, can_swap, episodes = "my_data", "fss", "validation", False, 2
+
+    def episode(self, index: int, *, swapped: bool) -> None:
+        if index:
+            hang()
+
+
+def test_an_episode_that_validation_can_not_read_is_named() -> None:
+    accelerator = Accelerator(cpu=True)
+    with pytest.raises(LoaderError, match=r"reading my_data: validation episode 1,.*for the second time"):
+        validate(tiny_model(False), [Hanging()], accelerator, 2, workers=1, timeout=2)  # type: ignore[list-item]
+    assert multiprocessing.active_children() == []
+
+
+def test_validation_is_the_same_with_loader_processes(tmp_path: Path) -> None:
+    model, accelerator = tiny_model(False), Accelerator(cpu=True)
+    data = [open_source("folder", "fss", "fss", SourceOptions(root=str(make_folder(tmp_path / "folder"))))]
+    alone = validate(model, data, accelerator, 2)
+    assert validate(model, data, accelerator, 2, workers=2, timeout=60) == alone

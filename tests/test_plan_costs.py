@@ -21,8 +21,9 @@ from sam_uniref.sam.relative_attention import attend_augmented
 from sam_uniref.train.costs import sample_costs, task_shares
 from sam_uniref.train.made_up import made_up_batch
 from sam_uniref.train.measuring import measured_plan
-from sam_uniref.train.plan import plan, skeleton
+from sam_uniref.train.plan import plan
 from sam_uniref.train.settings import DataSettings, ModelSettings, RunSettings
+from sam_uniref.train.skeleton import skeleton
 
 TASKS = ("ris", "fss", "vos", "rvos")
 

@@ -126,12 +126,18 @@ def source(folder: Path, task: str, **options: Any) -> Any:
     return open_source("folder", task, task, SourceOptions(root=str(folder), **options))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("oriented", [False, True])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_ranks_draw_one_data_set_at_a_step_and_together_what_one_process_draws(folder: Path, processes: int) -> None:
+def test_ranks_draw_one_data_set_at_a_step_and_together_what_one_process_draws(
+    folder: Path, processes: int, oriented: bool
+) -> None:
     transform, data = tiny_model(False).transform, [source(folder, task) for task in TASKS]
     accumulate, steps = 2, 12
-    alone = TrainingBatches(data, transform, steps, processes * accumulate, seed=5)
-    ranks = [TrainingBatches(data, transform, steps, 1, accumulate, 5, rank, processes) for rank in range(processes)]
+    alone = TrainingBatches(data, transform, steps, processes * accumulate, seed=5, one_orientation=oriented)
+    ranks = [
+        TrainingBatches(data, transform, steps, 1, accumulate, 5, rank, processes, oriented)
+        for rank in range(processes)
+    ]
     for step in range(steps):
         whole = alone[step]
         # Any rank, any micro-step, in any order: as a run that resumes in the middle of an epoch asks for them.

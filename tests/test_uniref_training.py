@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import ROOT
 from tiny import disc, perturb, picture
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +23,9 @@ from sam_uniref.detr.matching import assign_several
 from sam_uniref.detr.set_targets import set_targets
 from sam_uniref.detr.uniref import UniRef
 from sam_uniref.interfaces import Instances, Targets
+from sam_uniref.train.build import fit_to_stage, model_config
+from sam_uniref.train.settings import RunSettings, load_settings
+from sam_uniref.train.summary import count_parts
 
 HEIGHT, WIDTH = 60, 80
 VIDEO = LossOptions(video_terms=True, full_resolution=True)
@@ -81,50 +85,69 @@ def losses_of(model: UniRef, batch: ReferenceBatch) -> dict[str, Tensor]:
 
 # ---- What learns ----
 
-ALL_PARTS = {
-    "image backbone",
-    "input projection",
-    "transformer",
-    "mask head",
-    "UniFusion",
-    "mask encoder",
-    "text resizer",
-    "text encoder",
-}
-# What a detector has no use for.
+CONFIGS = ROOT / "configs"
+# What a detector has no use for; and what sentences alone have none for.
 OF_REFERENCES = {"UniFusion", "mask encoder", "text resizer", "text encoder"}
-STAGES = {
-    "detection from masks": (["detection"], LossOptions(), ALL_PARTS - OF_REFERENCES),
-    "detection from boxes": (["boxes"], LossOptions(), ALL_PARTS - OF_REFERENCES),
-    "image": (["ris", "fss", "detection"], LossOptions(), ALL_PARTS),
-    "video": (["vos", "rvos"], VIDEO, ALL_PARTS - {"text encoder"}),
+OF_MASKS = {"mask encoder"}
+EXAMPLES, FRAMES = "UniFusion, examples", "UniFusion, frames"
+OF_REFERENCES_APART = {"UniFusion, sentence", EXAMPLES, FRAMES, *OF_REFERENCES} - {"UniFusion"}
+# By configuration and stage, the parts that are frozen.
+FROZEN = {
+    "uniref_r50_objects365": [OF_REFERENCES],
+    "uniref_r50_visual_genome": [OF_MASKS],
+    "uniref_r50_image": [OF_MASKS, set()],
+    "uniref_r50_video": [{"text encoder"}],
+    "uniref_tiny_stages": [
+        OF_REFERENCES_APART,
+        {"text encoder", "mask encoder", EXAMPLES, FRAMES},
+        {"text encoder"},
+    ],
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_nothing_trainable_is_dead_over_a_stage(stage: str) -> None:
-    tasks, options, living = STAGES[stage]
-    model = tiny_uniref()
-    model.train_text_encoder("text encoder" in living)
-    model.loss_options = options
+def stage_model(stages: list[RunSettings], settings: RunSettings) -> UniRef:
+    """A tiny model as a configuration has it, in one of its stages."""
+    fusion = {name: value for name, value in stages[0].model.options.items() if name == "fusion"}
+    config = model_config(replace(stages[0].model, size="tiny", options=fusion))
+    torch.manual_seed(0)
+    model = UniRef.fresh("tiny", text_encoder="tiny", image_size=64, config=config)
+    fit_to_stage(settings, model)
+    model.choose_losses(settings.loss_options)
+    return model.train()
+
+
+def stage_batches(settings: RunSettings, model: UniRef) -> list[ReferenceBatch]:
+    """A batch of every kind that a stage draws; of Objects365 nobody drew the masks."""
+    drawn = {(entry.task, entry.boxes or name == "objects365") for name, entry in settings.data.items()}
+    batches = []
+    for task, boxes in sorted(drawn):
+        batch = detection_batch(model, masks=not boxes) if task == "detection" else reference_batch(task, model)
+        known = Instances(torch.tensor([[10.0, 12, 40, 44]]), torch.zeros(1, dtype=torch.int64))
+        batches.append(replace(batch, instances=(known,) * 3) if task == "ris" and boxes else batch)
+    return batches
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, k) for name in FROZEN for k in range(len(FROZEN[name]))])
+def test_nothing_trainable_is_dead_over_a_stage(name: str, number: int) -> None:
+    stages = load_settings(CONFIGS / f"{name}.yaml").stages()
+    settings = stages[number]
+    model = stage_model(stages, settings)
+    weights = settings.loss.weights()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     moved: set[str] = set()
-    for step in range(3 * len(tasks)):
-        task = tasks[step % len(tasks)]
-        plain = task in ("detection", "boxes")
-        batch = detection_batch(model, masks=task == "detection") if plain else reference_batch(task, model)
+    for batch in 3 * stage_batches(settings, model):
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses_of(model, batch).values())).sum().backward()
-        for name, parameter in model.named_parameters():
+        losses = losses_of(model, batch)
+        torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        for parameter_name, parameter in model.named_parameters():
             if parameter.grad is not None:
-                assert torch.isfinite(parameter.grad).all(), name
+                assert torch.isfinite(parameter.grad).all(), parameter_name
                 if parameter.grad.any():
-                    moved.add(name)
+                    moved.add(parameter_name)
         optimizer.step()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for part in model.parts():
-        own = {names[id(p)] for p in part.module.parameters() if p.requires_grad}
-        assert own & moved == (own if part.name in living else set()), (part.name, sorted(own - moved)[:5])
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == moved, sorted(trained ^ moved)[:5]
+    assert {part.name for part in count_parts(model)[:-1] if not part.trained} == FROZEN[name][number]
 
 
 def test_it_learns() -> None:

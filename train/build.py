@@ -44,19 +44,35 @@ def build_model(settings: RunSettings) -> TrainableModel:
         )
         if model_settings.mask_encoder is not None:
             model.start_mask_encoder(model_settings.mask_encoder)
-    spoken = [name for name, data in settings.data.items() if data.weight and data.task in ("ris", "rvos")]
-    if spoken and model.text_encoder is None and model_settings.start_from and model_settings.text_encoder:
-        model.add_text_encoder(model_settings.text_encoder)
-    if spoken and model.text_encoder is None:
-        raise ValueError(
-            f"data.{spoken[0]} needs sentences, but the model has no text encoder; set model.text_encoder to a hub id "
-            f"or a folder, or leave the data set out with data.{spoken[0]}.weight=0"
-        )
-    model.train_text_encoder(settings.train_text_encoder)
+    added = model_settings.text_encoder if model_settings.start_from else None
+    if added and model.text_encoder is None and settings.spoken:
+        model.add_text_encoder(added)
+    check_sentences(settings, model)
+    fit_to_stage(settings, model)
     model.choose_losses(settings.loss_options)
+    return model
+
+
+def check_sentences(settings: RunSettings, model: TrainableModel) -> None:
+    """Refuse sentences for a model that can't read them.
+
+    Raises:
+        ValueError: Naming a data set that has some.
+    """
+    if model.text_encoder is None and settings.spoken:
+        name = settings.spoken[0]
+        raise ValueError(
+            f"data.{name} needs sentences, but the model has no text encoder; set model.text_encoder to a hub id "
+            f"or a folder, or leave the data set out with data.{name}.weight=0"
+        )
+
+
+def fit_to_stage(settings: RunSettings, model: TrainableModel) -> None:
+    """Leave as trained what the stage trains, and have it keep what it is to keep for gradients."""
+    model.train_text_encoder(settings.train_text_encoder)
+    model.freeze_unused(settings.tasks)
     if settings.checkpoint_activations:
         model.checkpoint_activations()
-    return model
 
 
 def check_classes(model: TrainableModel, datasets: Sequence[SampleSource]) -> None:

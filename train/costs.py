@@ -12,10 +12,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sam_uniref.cache.description import level_shapes
 from sam_uniref.flop_counting import flop_counter
 from sam_uniref.train.activations import KeptBytes
-from sam_uniref.train.made_up import SENTENCE, made_up_batch
-from sam_uniref.train.settings import RunSettings
+from sam_uniref.train.made_up import SENTENCE, MadeUpFeatures, made_up_batch
+from sam_uniref.train.planned_cache import cache_disk
+from sam_uniref.train.settings import SPOKEN_TASKS, RunSettings
 from sam_uniref.trainable import TrainableModel
 
 # An A100's dense products in bfloat16, and the share of it that a vision transformer's training is taken to reach.
@@ -93,23 +95,32 @@ def made_up_tokens(sentences: list[str], **_: Any) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def sample_costs(model: TrainableModel, tasks: set[str], batch_size: int) -> dict[str, SampleCost]:
-    """Count each task's costs on shapes; empty for a UniRef, whose matching needs numbers.
+def sample_costs(
+    model: TrainableModel, tasks: set[str], batch_size: int, *, cached: bool = False
+) -> dict[str, SampleCost]:
+    """Count each task's costs on shapes; not those of tasks with sentences for a model without a text encoder.
 
     Args:
         model: On the meta device; its language model is not itself any more afterwards.
         tasks: To count.
         batch_size: Samples of a batch.
+        cached: Whether the image encoder's features come from a cache.
+
+    Returns:
+        By task; empty for a model whose losses need numbers.
     """
-    if model.config.kind == "uniref":
+    if not model.counted_on_shapes:
         return {}
+    features = MadeUpFeatures(level_shapes(model.frozen_backbone()), "meta") if cached else None
     if model.text_encoder is not None:
         model.text_encoder.tokenizer = made_up_tokens
         model.text_encoder.model = _WordsOfShapes(model.text_encoder.model)
     model.train()
     costs = {}
     for task in sorted(tasks):
-        batch = made_up_batch(model.transform, task, batch_size, device="meta")  # type: ignore[arg-type]
+        if task in SPOKEN_TASKS and model.text_encoder is None:
+            continue
+        batch = made_up_batch(model.transform, task, batch_size, features=features, device="meta")  # type: ignore[arg-type]
         with flop_counter() as counter, gpu_attention():
             with KeptBytes(model) as kept:
                 total = torch.stack(list(model(batch).values())).sum()
@@ -126,12 +137,16 @@ def cost_table(settings: RunSettings, processes: int, model: TrainableModel) -> 
         settings: Of the stage.
         processes: That share it.
         model: On the meta device; it is used up.
+
+    Raises:
+        ValueError: If there is to be a cache, and the model trains its encoder or the cache is not of its kind.
     """
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     saved = sum(tensor.numel() for tensor in model.trained_state_dict().values())
     shares = task_shares(settings)
-    costs = sample_costs(model, set(shares), settings.batch_size)
+    costs = sample_costs(model, set(shares), settings.batch_size, cached=settings.cache is not None)
+    left_out = _left_out(model, costs, shares)
     table = Table(title="what it costs, counted on shapes", show_header=False)
     state = [weights * _FLOAT, trained * _FLOAT, trained * _MOMENTS * _FLOAT]
     table.add_row(
@@ -139,15 +154,18 @@ def cost_table(settings: RunSettings, processes: int, model: TrainableModel) -> 
         f"weights {_gigabytes(state[0])}, gradients {_gigabytes(state[1])}, moments {_gigabytes(state[2])}: "
         f"{_gigabytes(sum(state))}; DDP has the gradients twice",
     )
-    table.add_row("kept for gradients", _kept(settings, costs))
+    table.add_row("kept for gradients", _kept(settings, costs, left_out))
     checkpoint = (saved + trained * _MOMENTS) * _FLOAT
     table.add_row(
         "disk",
         f"{settings.keep} checkpoints of {_gigabytes(checkpoint)}, one more while it is written; "
         f"the model {_gigabytes(saved * _FLOAT)} and what of it is not named",
     )
+    if settings.cache is not None:
+        table.add_row("cache", cache_disk(settings.cache, model.frozen_backbone()))
     samples = settings.steps * settings.batch_size * settings.accumulate * processes
-    table.add_row(f"on {_A100_COUNT} A100s", _a100_hours(costs, shares, samples))
+    table.add_row(f"on {_A100_COUNT} A100s", left_out or _a100_hours(settings, costs, shares, samples))
+    table.add_row("on this machine", "--measure N takes N steps of each data set, and tells samples a second")
     return table
 
 
@@ -161,26 +179,35 @@ def task_shares(settings: RunSettings) -> dict[str, float]:
     return shares
 
 
-def _kept(settings: RunSettings, costs: dict[str, SampleCost]) -> str:
+def _kept(settings: RunSettings, costs: dict[str, SampleCost], left_out: str) -> str:
     """Activations of a batch, by task."""
     if not costs:
-        return "not counted for a uniref, see --measure"
+        return left_out
     each = ", ".join(f"{task} {_gigabytes(cost.kept * settings.batch_size)}" for task, cost in costs.items())
     again = "with checkpoint_activations" if settings.checkpoint_activations else "without checkpoint_activations"
     half = "" if settings.precision == "no" else f"; about half of it in {settings.precision}"
-    return f"{each} a batch in float32 ({again}){half}"
+    return f"{each} a batch in float32 ({again}){half}{left_out and '; ' + left_out}"
 
 
-def _a100_hours(costs: dict[str, SampleCost], shares: dict[str, float], samples: int) -> str:
+def _a100_hours(settings: RunSettings, costs: dict[str, SampleCost], shares: dict[str, float], samples: int) -> str:
     """An estimate, and what it supposes."""
-    if not costs:
-        return "not counted for a uniref, see --measure"
     flops = sum(costs[task].flops * share for task, share in shares.items())
     hours = samples * flops / (_A100_COUNT * _A100_FLOPS * _A100_SHARE) / 3600
+    source = "without a cache" if settings.cache is None else "from the cache"
     return (
-        f"about {hours:,.2g} hours, an estimate: {samples:,} samples of {flops / 1e12:.3g} TFLOP, counted, without a "
-        f"cache, at {_A100_SHARE:.0%} of {_A100_FLOPS / 1e12:g} TFLOP/s in bf16"
+        f"about {hours:,.2g} hours, an estimate: {samples:,} samples of {flops / 1e12:.3g} TFLOP, counted, {source}, "
+        f"at {_A100_SHARE:.0%} of {_A100_FLOPS / 1e12:g} TFLOP/s in bf16"
     )
+
+
+def _left_out(model: TrainableModel, costs: dict[str, SampleCost], shares: dict[str, float]) -> str:
+    """What is not counted, and why; nothing if all is."""
+    if not shares:
+        return "not counted: there is no data with a weight"
+    if not model.counted_on_shapes:
+        return f"not counted for a {model.config.kind}, see --measure"
+    missing = sorted(set(shares) - set(costs))
+    return f"{', '.join(missing)} not counted, for want of the text encoder" if missing else ""
 
 
 def _gigabytes(count: float) -> str:

@@ -30,6 +30,11 @@ class Journal:
         self._file = path.open("ab", buffering=0)
         self._end = self._file.tell()
         self._waiting = b""
+        self._validated = {entry["step"] for entry in map(json.loads, kept) if "validation" in entry}
+
+    def validated(self, step: int) -> bool:
+        """Whether a run before this one has a validation after so many steps."""
+        return step in self._validated
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Add a line; it is on disk before the next step, or when there is room again."""

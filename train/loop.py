@@ -49,6 +49,10 @@ class StepPlan:
     log_every: int
     validate_every: int = 0
 
+    def validates(self, step: int) -> bool:
+        """Whether there is a validation after so many steps, during the run."""
+        return bool(self.validate_every) and 0 < step < self.steps and step % self.validate_every == 0
+
 
 @dataclass(frozen=True)
 class RunEnd:
@@ -97,7 +101,8 @@ def run_steps(
         take_step: Takes the step of a number; called on every process.
         save: Writes a checkpoint after so many steps; called on every process. If the disk is full, training goes
             on and the next one is tried.
-        validate: Gives the values to log after so many steps; called on every process.
+        validate: Gives the values to log after so many steps; called on every process. One that was due at ``first``
+            and is not in the log, as the run ended during it, is made up for.
 
     Returns:
         How it ended; after a signal with fewer steps than all.
@@ -106,7 +111,17 @@ def run_steps(
     journal = Journal(plan.output / "log.jsonl", first) if main else None
     progress = tqdm(total=plan.steps, initial=first, disable=not main, unit="step", mininterval=1.0)
     step, stop, saved = first, 0, True
+
+    def measure() -> None:
+        values = validate(step)
+        accelerator.log(values, step=step)
+        if journal is not None:
+            journal.write(step, {"validation": values})
+            progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+
     with Interruption() as interruption:
+        if plan.validates(first) and not highest(accelerator, int(journal is not None and journal.validated(first))):
+            measure()
         while step < plan.steps:
             result = take_step(step)
             step += 1
@@ -116,17 +131,13 @@ def run_steps(
             progress.set_postfix(loss=f"{result.values['loss']:.3f}", task=result.task, refresh=False)
             if step % plan.log_every == 0:
                 accelerator.log({f"train/{result.task}/{k}": v for k, v in result.values.items()}, step=step)
-            if plan.validate_every and step % plan.validate_every == 0 and step < plan.steps:
-                values = validate(step)
-                accelerator.log(values, step=step)
-                if journal is not None:
-                    journal.write(step, {"validation": values})
-                    progress.write(f"step {step}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             stop = highest(accelerator, interruption.number)
             if stop or step % plan.save_every == 0 or step == plan.steps:
                 saved = is_saved(save, step)
             if stop:
                 break
+            if plan.validates(step):  # after the checkpoint: it may be long, and what ends it must cost no steps
+                measure()
     progress.close()
     if journal is not None:
         journal.close()

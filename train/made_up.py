@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from sam_uniref.data import ReferenceBatch, Task
+from sam_uniref.images import RGB
 from sam_uniref.interfaces import Instances
 from sam_uniref.transforms import ImageTransform
 
@@ -16,8 +20,33 @@ _SHAPE = (480, 640)
 _OBJECTS = 7
 
 
+class MadeUpFeatures:
+    """Noise in place of the features that a cache would have.
+
+    Args:
+        shapes: Per level ``(C, h, w)``.
+        device: ``"meta"`` for shapes alone.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], device: torch.device | str = "cpu") -> None:
+        self._shapes, self._device = shapes, device
+
+    def levels(self, pictures: Sequence[RGB], names: Sequence[str]) -> tuple[Tensor, ...]:
+        """Per level ``(P, C, h, w)`` bfloat16 of P pictures."""
+        return self.of(len(pictures))
+
+    def of(self, pictures: int) -> tuple[Tensor, ...]:
+        """The same of so many pictures."""
+        return tuple(torch.randn(pictures, *shape, dtype=torch.bfloat16, device=self._device) for shape in self._shapes)
+
+
 def made_up_batch(
-    transform: ImageTransform, task: Task, batch_size: int, *, device: torch.device | str = "cpu"
+    transform: ImageTransform,
+    task: Task,
+    batch_size: int,
+    *,
+    features: MadeUpFeatures | None = None,
+    device: torch.device | str = "cpu",
 ) -> ReferenceBatch:
     """A batch in which no sample shares a picture with another one, and each has one reference image if it has any.
 
@@ -25,6 +54,7 @@ def made_up_batch(
         transform: Of the model.
         task: Of all samples.
         batch_size: B.
+        features: Of its pictures; by default the model is to encode them.
         device: ``"meta"`` for shapes alone.
     """
     shots = 1 if task in ("fss", "vos", "rvos") else 0
@@ -54,4 +84,5 @@ def made_up_batch(
         reference_masks=masks.expand(shots, -1, -1, -1),
         sentences=(SENTENCE,) * batch_size if task in ("ris", "rvos") else None,
         instances=instances,
+        levels=None if features is None else features.of(pictures),
     )

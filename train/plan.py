@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import Any
 
-import torch
 from rich.console import Group
 from rich.table import Table
 
-from sam_uniref import packaged
-from sam_uniref.adapters import load_text_model
-from sam_uniref.models import model_class
-from sam_uniref.train.build import learning_rate_factor, model_config
+from sam_uniref.train.build import learning_rate_factor
 from sam_uniref.train.costs import cost_table
 from sam_uniref.train.settings import ModelSettings, RunSettings
+from sam_uniref.train.skeleton import skeleton, starts_from_nowhere
 from sam_uniref.train.summary import parameter_table
 from sam_uniref.trainable import TrainableModel
 
@@ -39,44 +34,6 @@ RATE_NAMES = {
 }
 
 
-def skeleton(settings: RunSettings, origin: ModelSettings, device: torch.device | str = "meta") -> TrainableModel:
-    """The run's model without any of its files, with the stage's parts unfrozen.
-
-    Args:
-        settings: Of the stage.
-        origin: The model as it was first made: that of the run's first stage.
-        device: By default ``"meta"``, where there are shapes and no memory; elsewhere weights are random.
-
-    Raises:
-        ValueError: If the image size is no multiple of the patch size.
-    """
-    config = model_config(replace(origin, options={**origin.options, **settings.model.options}))
-    config.text_encoder.name = origin.text_encoder
-    text_model = None
-    if origin.text_encoder is not None:
-        with torch.device(device):
-            text_model = _text_skeleton(origin.text_encoder)
-    image_size = settings.model.image_size
-    kind = model_class(origin.kind)
-    model = kind.skeleton(origin.size, text_model, image_size=image_size, config=config, device=device)
-    model.train_text_encoder(settings.train_text_encoder)
-    if settings.checkpoint_activations:
-        model.checkpoint_activations()
-    return model
-
-
-def _text_skeleton(name: str) -> tuple[torch.nn.Module, Any]:
-    """The text encoder's shapes; those of BERT's and RoBERTa's base are known without the hub."""
-    import transformers
-
-    if name == "bert-base-uncased":
-        return transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False), None
-    if name in ("roberta-base", "FacebookAI/roberta-base"):
-        roberta = transformers.RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
-        return transformers.RobertaModel(roberta, add_pooling_layer=False), None
-    return load_text_model(packaged.text_encoder(name), random_weights=True)
-
-
 def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
     """Tables of the run: batches, data sets, learning rates, parameters, memory, disk and time.
 
@@ -88,11 +45,12 @@ def plan(settings: RunSettings, processes: int, origin: ModelSettings) -> Group:
     model = skeleton(settings, origin)
     run = Table(title=f"stage {settings.stage} on {processes} process(es)", show_header=False)
     batch = processes * settings.batch_size * settings.accumulate
-    trained = "trained" if settings.train_text_encoder else "frozen"
+    unknown = starts_from_nowhere(origin)
+    supposed = "; that model is not here yet, and taken to be what these settings say" if unknown else ""
     rows = {
-        "model": f"{settings.model.kind} on {settings.model.size}, from {_origin(settings.model)}",
-        "image size": _image_size(settings.model, model),
-        "text encoder": _spoken(settings.model, origin, trained),
+        "model": f"{settings.model.kind} on {model.config.size}, from {_origin(settings.model)}{supposed}",
+        "image size": _image_size(settings.model, model, unknown),
+        "text encoder": _text_encoder(model, unknown),
         "batch": f"{processes} x {settings.batch_size} x {settings.accumulate} = {batch} samples a step",
         "steps": f"{settings.steps:,} ({settings.steps * batch:,} samples), precision {settings.precision}",
         "learning rates": _learning_rates(settings),
@@ -132,18 +90,19 @@ def _learning_rates(settings: RunSettings) -> str:
     )
 
 
-def _image_size(settings: ModelSettings, model: TrainableModel) -> str:
-    """The input square's side, or the short side; what a saved model has is not known before it is loaded."""
-    if settings.start_from is not None and settings.image_size is None:
+def _image_size(settings: ModelSettings, model: TrainableModel, unknown: bool) -> str:
+    """The input square's side, or the short side."""
+    if unknown and settings.image_size is None:
         return "that of the model it starts from"
     return f"{model.transform.size} px"
 
 
-def _spoken(model: ModelSettings, origin: ModelSettings, trained: str) -> str:
-    """The text encoder; what a saved model has is not known before it is loaded."""
-    if origin.text_encoder is not None:
-        return f"{origin.text_encoder}, {trained}"
-    return "none" if model.start_from is None else "that of the model it starts from, if any; not counted below"
+def _text_encoder(model: TrainableModel, unknown: bool) -> str:
+    """Its name, and whether it is trained."""
+    if model.text_encoder is None:
+        return "that of the model it starts from, if any; not counted below" if unknown else "none"
+    trained = any(parameter.requires_grad for parameter in model.text_encoder.model.parameters())
+    return f"{model.config.text_encoder.name}, {'trained' if trained else 'frozen'}"
 
 
 def _schedule(settings: RunSettings) -> str:

@@ -24,6 +24,8 @@ STAGE_TASKS = {
     "video": ("vos", "rvos"),
     "joint": ("ris", "fss", "vos", "rvos", "detection"),
 }
+# Tasks whose samples have sentences.
+SPOKEN_TASKS = ("ris", "rvos")
 
 
 @dataclass
@@ -145,7 +147,7 @@ class RunSettings:
     batch_size: int = field(default=2, metadata={"help": "samples a process"})
     accumulate: int = field(default=1, metadata={"help": "micro-batches an optimiser step"})
     one_orientation: bool = field(
-        default=False, metadata={"help": "a batch's pictures are all wider than high, or none is: less is padding"}
+        default=False, metadata={"help": "a step's pictures are all wider than high, or none is: less is padding"}
     )
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "less memory, more time, the same gradients: activations are computed twice"}
@@ -296,6 +298,17 @@ class RunSettings:
     def stages(self) -> list[RunSettings]:
         """This stage and those that follow it."""
         return [self, *(self.following().stages() if self.then else [])]
+
+    @property
+    def tasks(self) -> set[str]:
+        """What is learnt. RVOS by sentences alone is RIS, whose samples it has."""
+        drawn = [data for data in self.data.values() if data.weight]
+        return {"ris" if data.task == "rvos" and data.language_only == 1 else data.task for data in drawn}
+
+    @property
+    def spoken(self) -> list[str]:
+        """Names of the data sets that have sentences."""
+        return [name for name, data in self.data.items() if data.weight and data.task in SPOKEN_TASKS]
 
     @property
     def train_text_encoder(self) -> bool:

@@ -162,7 +162,14 @@ class Stage:
         settings = self.settings
         with usable_parameters(self.bare):
             values = validate(
-                self.bare, self.datasets, self.accelerator, settings.batch_size, settings.validate_most, self.features
+                self.bare,
+                self.datasets,
+                self.accelerator,
+                settings.batch_size,
+                settings.validate_most,
+                self.features,
+                settings.workers,
+                settings.loader_timeout,
             )
         if self._best is not None:
             with whole_parameters(self.bare):

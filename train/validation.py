@@ -5,7 +5,9 @@ Of detection, which follows nothing: the share of objects that are found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast
 
@@ -18,6 +20,7 @@ from sam_uniref.cache import FeatureCache, NotCachedError
 from sam_uniref.data import ReferenceBatch, Sample, SampleSource, collate
 from sam_uniref.images import RGB
 from sam_uniref.interfaces import ReferenceSegmenter
+from sam_uniref.train.loader import BatchLoader
 
 # Two boxes are of one object from here on.
 _SAME = 0.5
@@ -35,6 +38,38 @@ class Detector(Protocol):
 
     def detect(self, image: RGB, *, most: int) -> FoundObjects:
         """At most so many of them."""
+
+
+@dataclass
+class EpisodeBatches:
+    """A process's share of a data set's fixed episodes.
+
+    Attributes:
+        dataset: Whose they are.
+        numbers: Of the episodes.
+        swapped: Whether they have the references of other objects.
+        batch_size: Episodes of a batch.
+        on_sample: Told which episode is read, before it is.
+    """
+
+    dataset: SampleSource
+    numbers: Sequence[int]
+    swapped: bool
+    batch_size: int
+    on_sample: Callable[[str], None] | None = None
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __getitem__(self, index: int) -> list[Sample]:
+        """One of them."""
+        samples = []
+        for number in self.numbers[index * self.batch_size : (index + 1) * self.batch_size]:
+            if self.on_sample is not None:
+                self.on_sample(f"{self.dataset.name}: validation episode {number}")
+            samples.append(self.dataset.episode(number, swapped=self.swapped))
+        return samples
 
 
 @torch.no_grad()
@@ -93,6 +128,8 @@ def validate(
     batch_size: int,
     most: int = 0,
     features: FeatureCache | None = None,
+    workers: int = 0,
+    timeout: float = 0,
 ) -> dict[str, float]:
     """Mean IoU of every data set, shared out over processes; of detection the mean share of objects that are found.
 
@@ -103,26 +140,39 @@ def validate(
         batch_size: Episodes encoded at a time.
         most: Of a data set with more episodes, so many are taken, spread evenly; 0: all.
         features: Of pictures that the frozen encoder saw before.
+        workers: Loader processes, as in `BatchLoader`.
+        timeout: Seconds to wait for one of them; 0: for ever.
 
     Returns:
         ``<data set>/<split>_iou`` and ``<data set>/<split>_iou_swapped``; the second with the references of
         other objects and the targets as they were, so lower is better. Of detection ``<data set>/<split>_found``,
         see `found_shares`.
+
+    Raises:
+        LoaderError: If an episode can't be had; the message names it.
     """
     was_training = model.training
     model.eval()
     results = {}
     measure = partial(episode_iou, features=features)
+
+    def mean(
+        of: Callable[[ReferenceSegmenter, Sequence[Sample]], list[float]], dataset: SampleSource, swapped: bool
+    ) -> float:
+        mine = chosen_episodes(dataset.episodes, most)[accelerator.process_index :: accelerator.num_processes]
+        batches = EpisodeBatches(dataset, mine, swapped, batch_size)
+        with closing(BatchLoader(batches, 0, min(workers, len(batches)), timeout)) as loader:
+            return _mean(of, model, loader, accelerator)
+
     for dataset in datasets:
         if dataset.task == "detection":
-            name = f"{dataset.name}/{dataset.validation_split}_found"
-            results[name] = _mean(found_shares, model, dataset, False, accelerator, batch_size, most)
+            results[f"{dataset.name}/{dataset.validation_split}_found"] = mean(found_shares, dataset, False)
             continue
         for swapped in (False, True):
             if swapped and not dataset.can_swap:
                 continue
             name = f"{dataset.name}/{dataset.validation_split}_iou{'_swapped' if swapped else ''}"
-            results[name] = _mean(measure, model, dataset, swapped, accelerator, batch_size, most)
+            results[name] = mean(measure, dataset, swapped)
     model.train(was_training)
     return results
 
@@ -130,17 +180,12 @@ def validate(
 def _mean(
     measure: Callable[[ReferenceSegmenter, Sequence[Sample]], list[float]],
     model: ReferenceSegmenter,
-    dataset: SampleSource,
-    swapped: bool,
+    batches: Iterable[list[Sample]],
     accelerator: Accelerator,
-    batch_size: int,
-    most: int,
 ) -> float:
-    """Mean over the episodes of a data set."""
-    mine = chosen_episodes(dataset.episodes, most)[accelerator.process_index :: accelerator.num_processes]
+    """Mean over all processes' episodes."""
     total = torch.zeros(2, device=model.device)
-    for start in range(0, len(mine), batch_size):
-        samples = [dataset.episode(i, swapped=swapped) for i in mine[start : start + batch_size]]
+    for samples in batches:
         with accelerator.autocast():
             values = measure(model, samples)
         total += torch.tensor([sum(values), len(values)], device=model.device)

@@ -66,8 +66,8 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         seed: Of the run.
         rank: Of this process.
         processes: Number of processes.
-        one_orientation: Whether all pictures of a batch are wider than high, or none is, so that less is padding. An
-            epoch then shows some samples twice, to fill the last batch of either kind.
+        one_orientation: Whether all pictures of a step are wider than high, or none is, so that less is padding. An
+            epoch then shows some samples twice, to fill the last step of either kind.
         features: What the frozen encoder made of all pictures, where it is not to see them again.
         on_sample: Told the name of every sample before it is read, so that one that can't be read is known.
     """
@@ -94,6 +94,11 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         """Number of micro-steps."""
         return self.steps * self.accumulate
 
+    @property
+    def _step_samples(self) -> int:
+        """Of all processes and micro-steps."""
+        return self.batch_size * self.processes * self.accumulate
+
     def __getitem__(self, micro_step: int) -> ReferenceBatch:
         """This process's share of a global micro-batch."""
         step, micro = divmod(micro_step, self.accumulate)
@@ -103,7 +108,7 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         first = (micro * self.processes + self.rank) * self.batch_size
         samples, transforms = [], []
         for place in range(first, first + self.batch_size):
-            drawn = earlier * self.batch_size * self.processes * self.accumulate + place
+            drawn = earlier * self._step_samples + place
             rng = np.random.default_rng([self.seed, _SAMPLE, step, place])
             index = self._index(chosen, drawn)
             if self.on_sample is not None:
@@ -123,23 +128,26 @@ class TrainingBatches(torch.utils.data.Dataset[ReferenceBatch]):
         """The sample that a data set gives when so many were drawn before; those of one picture come together."""
         landscape = self.datasets[chosen].landscape if self.one_orientation else None
         if landscape is not None:
-            batch, place = divmod(drawn, self.batch_size)
-            return int(self._oriented(chosen, landscape, batch)[place])
+            earlier, place = divmod(drawn, self._step_samples)
+            return int(self._oriented(chosen, landscape, earlier)[place])
         together = self.datasets[chosen].together
         pictures = len(self.datasets[chosen]) // together
         epoch, position = divmod(drawn // together, pictures)
         order = _order(self.seed, chosen, epoch, pictures)
         return int(order[position]) * together + drawn % together
 
-    def _oriented(self, chosen: int, landscape: NDArray[np.bool_], batch: int) -> NDArray[np.int64]:
-        """The samples of a data set's batch of a number, all landscape or none."""
-        size = self.batch_size
+    def _oriented(self, chosen: int, landscape: NDArray[np.bool_], earlier: int) -> NDArray[np.int64]:
+        """The samples of a step before which so many drew from a data set: all landscape or none.
+
+        Of a whole step, since how a step is shared out may change when a run goes on.
+        """
+        size = self._step_samples
         count = sum(-(-int((landscape == kind).sum()) // size) for kind in (False, True))
-        epoch, position = divmod(batch, count)
+        epoch, position = divmod(earlier, count)
         if self._epochs.get(chosen, (-1,))[0] != epoch:
             order = _order(self.seed, chosen, epoch, len(landscape))
             kinds = (order[landscape[order] == kind] for kind in (False, True))
-            batches = np.concatenate([np.resize(kind, (-(-len(kind) // size), size)) for kind in kinds if len(kind)])
+            steps = np.concatenate([np.resize(kind, (-(-len(kind) // size), size)) for kind in kinds if len(kind)])
             shuffled = np.random.default_rng([self.seed, _ORDER, chosen, epoch, count]).permutation(count)
-            self._epochs[chosen] = epoch, batches[shuffled]
+            self._epochs[chosen] = epoch, steps[shuffled]
         return self._epochs[chosen][1][position]

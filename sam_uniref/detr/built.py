@@ -24,6 +24,7 @@ from sam_uniref.detr.mask_head import MaskHead
 from sam_uniref.detr.transformer import DetectionTransformer
 from sam_uniref.hub.repositories import HubOptions
 from sam_uniref.interfaces import TrainablePart
+from sam_uniref.reference_parts import reference_parts
 from sam_uniref.state import without_aliases
 from sam_uniref.trainable import TrainableModel
 from sam_uniref.transforms import ShortSideTransform
@@ -47,6 +48,7 @@ class BuiltUniRef(TrainableModel):
     """
 
     config_class = UniRefConfig
+    counted_on_shapes = False  # matching needs numbers
     config: UniRefConfig
     text_encoder: TextEncoder | None
 
@@ -77,18 +79,13 @@ class BuiltUniRef(TrainableModel):
 
     def parts(self) -> list[TrainablePart]:
         """All parts, each parameter in exactly one."""
-        parts = [
+        return [
             TrainablePart("image backbone", self.backbone, lr_group="backbone"),
             TrainablePart("input projection", self.input_projection),
             TrainablePart("transformer", self.transformer),
             TrainablePart("mask head", self.mask_head),
-            TrainablePart("UniFusion", self.fusion),
-            TrainablePart("mask encoder", self.mask_encoder),
+            *reference_parts(self.fusion, self.mask_encoder, self.text_encoder),
         ]
-        if self.text_encoder is not None:
-            parts.append(TrainablePart("text resizer", self.text_encoder.resizer))
-            parts.append(TrainablePart("text encoder", self.text_encoder.model, lr_group="text"))
-        return parts
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """By learning rate: ``"base"``, ``"backbone"``, ``"text"``, and ``"offsets"``, where the attention looks."""

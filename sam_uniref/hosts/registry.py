@@ -164,9 +164,16 @@ def saved_host(base: BaseSamConfig, checkpoint: Path | None, own_weights: Path) 
     return family.plug(model, base.image_size)
 
 
-def skeleton_host(size: str, image_size: int | None = None) -> Host:
-    """As `build_host` without weights: shapes alone on the ``meta`` device, random weights on others."""
+def skeleton_host(size: str, image_size: int | None = None, architecture: dict[str, Any] | None = None) -> Host:
+    """As `build_host` without weights: shapes alone on the ``meta`` device, random weights on others.
+
+    Args:
+        size: As in `build_host`, or what a saved model's configuration calls its host.
+        image_size: As in `build_host`.
+        architecture: `BaseSamConfig.architecture` of a saved model.
+    """
     base = _named_base(size, image_size)
+    base.architecture = base.architecture or architecture
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)

@@ -293,7 +293,7 @@ class RefSam(PluggedSam):
             parts.append(TrainablePart("dense attention", self.dense_attention, "dense"))
         if self.encoder_adapters is not None:
             parts.append(TrainablePart("encoder adapters", self.encoder_adapters))
-        parts.append(TrainablePart("tracking module", self.track_token))
+        parts.append(TrainablePart("tracking module", self.track_token, tasks=("rvos",)))
         return [*parts, TrainablePart("text encoder", self.text_encoder.model, "text")]
 
     # ---- Videos ----
