@@ -18,13 +18,13 @@ Apply = Callable[[Tensor], Tensor]
 """``(..., C)`` of any floating dtype to ``(..., C')`` of the weight's, or of autocast's where that is on."""
 
 
-def apply_linear(layer: nn.Module, x: Tensor, *, gelu: bool = False) -> Tensor:
-    """A linear layer, or one with LoRA around it, on ``(..., C)`` of any dtype, and GELU after it if asked for."""
+def apply_linear(layer: nn.Linear, x: Tensor, *, gelu: bool = False) -> Tensor:
+    """A linear layer, or LoRA around one, on ``(..., C)`` of any dtype, and GELU after it if asked for."""
     product: Tensor = layer(x.to(layer.weight.dtype))
     return F.gelu(product) if gelu else product
 
 
-def laid_out(layer: nn.Module, rows: int, *, gelu: bool = False) -> Apply:
+def laid_out(layer: nn.Linear, rows: int, *, gelu: bool = False) -> Apply:
     """`apply_linear` of a layer, to be called several times.
 
     Args:

@@ -104,7 +104,7 @@ def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor, table: Tenso
     rows_at_once = BLOCK // tokens**2
     if rows_at_once < 2:
         for row in range(rows):
-            _attend_in_lines(*(each[row] for each in (queries, keys, values)), table, (height, width), attended[row])
+            _attend_in_lines(queries[row], keys[row], values[row], table, (height, width), attended[row])
         return attended
     for first in range(0, rows, rows_at_once):
         some = slice(first, first + rows_at_once)
