@@ -20,12 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 from tiny import disc, picture, tiny_model
-from typer.testing import CliRunner
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sam_uniref[demo]'")
 httpx = pytest.importorskip("httpx")
 
-from sam_uniref.cli import app  # noqa: E402
 from sam_uniref.video_writing import write_video  # noqa: E402
 from sam_uniref.web.answers import Asked  # noqa: E402
 from sam_uniref.web.limits import Limits  # noqa: E402
@@ -273,29 +271,3 @@ def test_fuzzed_values(client: Client, one: object, two: object, three: object) 
         answer = client.ask(element, "click", values)
         if not answer.get("success", False):
             assert_nothing_private(answer)
-
-
-# ---- The command ----
-
-
-def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    result = CliRunner().invoke(app, ["demo", "--no-open"])
-    assert result.exit_code == 2
-    assert "pip install 'sam_uniref[demo]'" in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model", "nowhere"], "nowhere"),
-        (["--max-frames", "0"], "frames must be above 0"),
-        (["--device", "abacus"], "there is no device 'abacus'"),
-    ],
-)
-def test_what_is_wrong_with_the_command_is_told_in_a_line(options: list[str], message: str) -> None:
-    result = CliRunner().invoke(app, ["demo", "--no-open", *options])
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
