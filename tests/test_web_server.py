@@ -34,6 +34,11 @@ FUZZED = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+NO_SENTENCES = {
+    "a red star. a blue circle": "got two",
+    "красная звезда": "knows no word of",
+    "a red\x01 star": "is words, got",
+}
 _PRIVATE = re.compile(r"Traceback|site-packages|/etc/|root:x:|File \"|sam_uniref_web_")
 
 
@@ -166,6 +171,16 @@ def test_a_good_picture_is_shown(client: Client) -> None:
     assert answer["output"]["data"][0]["picture"].startswith("data:image/jpeg;base64,")
 
 
+def test_what_is_no_sentence_is_refused_in_one(client: Client) -> None:
+    (path,) = client.upload("picture.png", PICTURES["PNG"]).json()
+    for element, button in (("picture_upload", "segment"), ("compared_upload", "compare")):
+        assert client.ask(element, "upload", [file_data(path)], "words")["success"]
+        for sentence, told in NO_SENTENCES.items():
+            answer = client.ask(button, "click", [None, sentence, None], "words")
+            assert told in errors_of(answer)
+            assert_nothing_private(answer)
+
+
 def test_visitors_get_answers_about_their_own_pictures(client: Client) -> None:
     sizes = {"one": (24, 40), "two": (56, 32)}
     for session, size in sizes.items():
@@ -209,6 +224,8 @@ def test_a_video_from_upload_to_files(client: Client, tmp_path: Path) -> None:
     assert "1: marked" in added[2]
     added = client.ask("add_object", "click", [None, "the <b>disc</b>"], "film")["output"]["data"]
     assert "2: the &lt;b&gt;disc&lt;/b&gt;" in added[2]
+    for sentence, told in NO_SENTENCES.items():
+        assert told in errors_of(client.ask("add_object", "click", [None, sentence], "film"))
     followed = client.ask("follow", "click", [None, ""], "film")
     assert followed["success"], followed
     names = [Path(file["path"]).name for file in followed["output"]["data"][4]["value"]]
