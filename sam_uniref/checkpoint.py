@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 TRAINED_FILE = "adapters.safetensors"
 BASE_FILE = "base_sam.safetensors"
 TEXT_FOLDER = "text_encoder"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def save_pretrained(model: PluggedSam, folder: str | Path, card: Mapping[str, Any] | None = None) -> None:
@@ -220,7 +222,8 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, lo
     if given is None and published is not None:
         return fetch_weights(published, local_files_only=local_files_only)
     if given is None and repository_of(config.sam) is not None:
-        fetched = published_weights(config.sam, local_files_only=local_files_only)
+        commit = name if _COMMIT.fullmatch(name) else None  # what the hub's client calls a folder
+        fetched = published_weights(config.sam, commit, local_files_only=local_files_only)
         if fetched is not None and file_sha256(family.weights_file(fetched)) == config.sam.sha256:
             return family.weights_file(fetched)
     if not there:
