@@ -139,6 +139,24 @@ def test_a_wrong_command_line_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(["segment", "", "--text", "star"], ["segment", "a.png", "", "--text", "star"], ["track", "", "--out", "o"]),
+        *(["segment", "a.png", "--text", "star", f"--{name}", ""] for name in ("out", "reference", "model", "example")),
+        *(["track", "a.mp4", f"--{name}="] for name in ("out", "masks", "overlay", "rle", "checkpoint")),
+        *(["encode", "--text", "star", "--out", ""], ["convert", "", "out"], ["export", "tiny", ""], ["train", ""]),
+        *(["data", "show", ""], ["cache", "--out="], ["eval", "--out", ""], ["segment", "--", ""]),
+    ],
+)
+def test_an_empty_argument_is_no_path(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    option = line[-2] if line[-2].startswith("--") and line[-2] != "--" and line[-1] == "" else line[-1].rstrip("=")
+    told = f"an argument is empty after {option};" if option.startswith("--") else "an argument is empty"
+    assert_refused(run(*line), told)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
     for line in (["--debug", "convert", "none.pth", str(tmp_path / "out")], ["convert", "none", "out", "--debug"]):
         assert isinstance(run(*line).exception, FileNotFoundError)

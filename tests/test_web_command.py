@@ -28,7 +28,6 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.Mon
         (["--device", "abacus"], "there is no device 'abacus'"),
         (["--host", "192.0.2.1"], "can't listen at 192.0.2.1 ("),  # an address that is kept for examples
         (["--host", "no host"], "there is no host 'no host'"),
-        (["--host", ""], "there is no host ''"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_told_in_a_line(options: list[str], message: str) -> None:
