@@ -113,6 +113,27 @@ def test_of_a_moving_picture_the_first_is_taken_and_said(folder: Path, caplog: p
         assert caplog.text == ""
 
 
+def test_a_moving_gif_is_not_segmented(folder: Path) -> None:
+    frames = [PILImage.new("RGB", (30, 20), (shade, 0, 0)) for shade in (250, 100, 0)]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save("still.gif")
+    asked = ("--text", "a red star", "--model", "tiny")
+    assert_refused(run("segment", "moving.gif", *asked), "moving.gif is a GIF of 3 pictures: follow the object")
+    assert not Path("segmented").exists()
+    both = run("segment", "moving.gif", "still.gif", *asked)
+    assert both.exit_code == 2
+    assert "error: moving.gif is a GIF of 3 pictures" in both.stderr
+    assert Path("segmented/still.mask.png").is_file()
+
+
+def test_quiet_leaves_out_the_packages_warnings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = ("segment", "street.png", "--text", "the red zebra", "--model", "tiny")
+    assert run(*asked, "--quiet").exit_code == 0
+    assert caplog.text == ""
+    assert run(*asked).exit_code == 0
+    assert "does not know 'zebra'" in caplog.text
+
+
 def test_phones_save_two_pictures_in_one(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An MPO is a JPEG with the same picture for the other eye, or with a map of depth."""
     frames = [PILImage.new("RGB", (30, 20), (shade, 0, 0)) for shade in (250, 100)]
