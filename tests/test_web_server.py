@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HOSTILE, NAMES, PICTURES, encoded, noise, painted
+from hostile import HOSTILE, NAMES, PICTURES, encoded, mutated, noise, painted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
@@ -29,11 +29,24 @@ from sam_uniref.web.answers import Asked  # noqa: E402
 from sam_uniref.web.limits import Limits  # noqa: E402
 from sam_uniref.web.page import serving  # noqa: E402
 
+# make test-fuzz asks for all of them.
 FUZZED = settings(
-    max_examples=min(60, int(os.environ.get("SAM_UNIREF_FUZZ", "15"))),
+    max_examples=int(os.environ.get("SAM_UNIREF_FUZZ", "15")),
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+# Each asks the model several times.
+FUZZED_VALUES = settings(FUZZED, max_examples=min(60, FUZZED.max_examples))
+UPLOADS = (
+    *("picture_upload", "example_upload", "mask_upload", "video_upload", "ids_upload"),
+    *("compared_upload", "compared_example_upload", "compared_mask_upload"),
+)
+# What must be there before a mask is taken.
+NEEDED = {
+    "mask_upload": "example_upload",
+    "compared_mask_upload": "compared_example_upload",
+    "ids_upload": "video_upload",
+}
 NO_SENTENCES = {
     "a red star. a blue circle": "got two",
     "красная звезда": "knows no word of",
@@ -110,8 +123,26 @@ def served(folder: Path, **limited: float) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with served(tmp_path_factory.mktemp("server")) as opened:
-        yield opened
+    """A server in a folder beside which, and in whose working folder, nothing may change."""
+    outside, before = tmp_path_factory.mktemp("outside"), Path.cwd()
+    for name in ("server", "work"):
+        (outside / name).mkdir()
+    for name in ("canary.png", "work/canary.png"):
+        (outside / name).write_bytes(PICTURES["PNG"])
+    os.chdir(outside / "work")
+    try:
+        with served(outside / "server") as opened:
+            yield opened
+    finally:
+        os.chdir(before)
+    assert_nothing_outside(outside / "server")
+
+
+def assert_nothing_outside(server: Path) -> None:
+    """Beside the server's folder, all is as it was."""
+    found = {path for path in server.parent.rglob("*") if path.is_file() and not path.is_relative_to(server)}
+    assert found == {server.parent / "canary.png", server.parent / "work" / "canary.png"}
+    assert {path.read_bytes() for path in found} == {PICTURES["PNG"]}
 
 
 def files_of(client: Client) -> set[Path]:
@@ -271,6 +302,52 @@ def test_fuzzed_names_and_files(client: Client, name: str, kind: str, cut: int) 
         if not answer["success"]:
             assert_nothing_private(answer)
     assert sorted(path.name for path in client.folder.iterdir()) == before
+    assert_nothing_outside(client.folder)
+
+
+def name_for(button: str) -> str:
+    """One that the button takes: content is looked at after names."""
+    return "a.mp4" if button == "video_upload" else "a.png"
+
+
+@pytest.fixture(scope="module")
+def whole_files(client: Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Good files; whoever uploads a mask has what it is a mask of."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, [picture(16, 24, n) for n in range(3)], frames_per_second=5)
+    files = {**PICTURES, "clip": path.read_bytes()}
+    for button, before in NEEDED.items():
+        (sent,) = client.upload(name_for(before), files["clip" if before == "video_upload" else "PNG"]).json()
+        assert client.ask(before, "upload", [file_data(sent)], f"files of {button}")["success"]
+    return files
+
+
+@FUZZED
+@given(data=st.data())
+def test_fuzzed_files_at_every_button(client: Client, whole_files: dict[str, bytes], data: st.DataObject) -> None:
+    button = data.draw(st.sampled_from(UPLOADS))
+    content = mutated(data, whole_files[data.draw(st.sampled_from(sorted(whole_files)))])
+    before = sorted(path.name for path in client.folder.iterdir())
+    sent = client.upload(data.draw(st.sampled_from([name_for(button)] * 3 + ["a.txt", "a"])), content)
+    assert "Traceback" not in sent.text
+    if sent.status_code == 200:
+        answer = client.ask(button, "upload", [file_data(sent.json()[0])], f"files of {button}")
+        if not answer["success"]:
+            assert "our fault" not in errors_of(answer)
+            assert_nothing_private(answer)
+    assert sorted(path.name for path in client.folder.iterdir()) == before
+    assert_nothing_outside(client.folder)
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "too many bytes"])
+def test_hostile_files_at_every_button(client: Client, whole_files: dict[str, bytes], name: str) -> None:
+    for button in UPLOADS:
+        (path,) = client.upload(name_for(button), HOSTILE[name] or b" ").json()
+        answer = client.ask(button, "upload", [file_data(path)], f"files of {button}")
+        if not answer["success"]:
+            assert "our fault" not in errors_of(answer)
+            assert_nothing_private(answer)
+    assert_nothing_outside(client.folder)
 
 
 JUNK = st.recursive(
@@ -280,7 +357,7 @@ JUNK = st.recursive(
 )
 
 
-@FUZZED
+@FUZZED_VALUES
 @given(JUNK, JUNK, JUNK)
 def test_fuzzed_values(client: Client, one: object, two: object, three: object) -> None:
     for element in ("segment", "compare", "add_object", "follow"):
