@@ -134,6 +134,36 @@ def test_quiet_leaves_out_the_packages_warnings(folder: Path, caplog: pytest.Log
     assert "does not know 'zebra'" in caplog.text
 
 
+def test_what_is_nearly_right_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the model is really loaded
+    monkeypatch.chdir(folder)
+    Path("note.pth").write_text("a shopping list\n")
+    (folder / "mydata").mkdir()
+    asked = ("segment", "street.png", "--text", "a red star", "--model", "tiny")
+    for line, message in (
+        ([*asked, "--checkpoint", "nope.pth"], "there is no checkpoint at nope.pth"),
+        ([*asked, "--checkpoint", "not.pth"], "there is no checkpoint at not.pth; did you mean note.pth?"),
+        ([*asked, "--checkpoint", "tinny"], "there is no checkpoint at tinny; did you mean 'tiny'?"),
+        (["convert", "note.pth", "out"], "of plain tensors (it is broken, or of another kind)"),
+        (["data", "check", "mos", "--root", "mydata"], "there is no reader of 'mos'; did you mean"),
+        (["data", "check", "nothing", "--root", "mydata"], "there is no reader of 'nothing'; known are"),
+        (["cache", "--data", "mydta", "--task", "ris", "--model", "tiny", "--out", "o"], "did you mean mydata?"),
+    ):
+        assert_refused(run(*line), message)
+    assert "; did you mean 'ris'? (see --help)" in run("eval", "--model", "tiny", "--task", "rsi", "--out", "o").stderr
+    assert "; did you mean 'encoder'? (see --help)" in run("benchmark", "encodr").stderr
+    assert files_in(folder) == ["mask.png", "mydata", "note.pth", "street.png"]
+
+
+def test_points_outside_of_the_picture_are_refused(folder: Path) -> None:
+    asked = ("segment", "street.png", "--model", "tiny", "--point")
+    for point in ("9999,9999", "-1,5", f"5,{HEIGHT + 1}"):
+        result = run(*asked, point)
+        assert_refused(result, f"--point {point} is outside of street.png, which is {WIDTH} x {HEIGHT} pixels")
+    assert list(Path("segmented").rglob("*")) == []
+    assert run(*asked, f"{WIDTH},{HEIGHT}").exit_code == 0
+
+
 def test_phones_save_two_pictures_in_one(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An MPO is a JPEG with the same picture for the other eye, or with a map of depth."""
     frames = [PILImage.new("RGB", (30, 20), (shade, 0, 0)) for shade in (250, 100)]

@@ -160,6 +160,7 @@ def _segment_all(
             try:
                 check_still(picture.path)
                 image = load_image(picture.path)
+                _check_inside(asked.points, picture, image.shape[:2])
             except (ValueError, OSError) as error:
                 refused += 1
                 complain(str(error))
@@ -175,6 +176,14 @@ def _segment_all(
             elif not quiet:
                 print_beside(bar, _line(picture, found, written))
     return refused
+
+
+def _check_inside(points: Sequence[Sequence[float]], picture: NamedPicture, size: tuple[int, ...]) -> None:
+    """Refuse a point that is not in the picture, ``(height, width)``."""
+    height, width = size
+    for x, y in points:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(f"--point {x:g},{y:g} is outside of {picture.path}, which is {width} x {height} pixels")
 
 
 def _answer(picture: NamedPicture, found: Segmentation, written: dict[str, Path]) -> dict[str, Any]:
