@@ -62,6 +62,15 @@ def test_every_help_imports_nothing_heavy_and_is_fast() -> None:
         seconds.append((bare - begin) / max(0.1, time.perf_counter() - bare))
     # Beside what Python and typer take by themselves on this machine, at this moment.
     assert statistics.median(seconds) < 5
+    assert min(_processor_seconds("segment", "--help") for _ in range(5)) < 0.5
+
+
+def _processor_seconds(*arguments: str) -> float:
+    """What a command takes of a processor, however busy the machine is."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "sam_uniref.cli", *arguments], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
 
 
 @pytest.mark.parametrize("name", command_names(), ids=lambda name: " ".join(name) or "none")
