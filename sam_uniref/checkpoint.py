@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from sam_uniref import packaged
 from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
 from sam_uniref.hub.card import write_card
-from sam_uniref.hub.known import KNOWN_FOLDERS, KNOWN_WEIGHTS, find_known, weights_of_sha256
+from sam_uniref.hub.known import find_known, known_names, weights_of_sha256
 from sam_uniref.hub.repositories import HubOptions
 from sam_uniref.hub.repositories import model_folder as find_model_folder
 from sam_uniref.hub.text_encoders import text_encoder
@@ -209,8 +209,7 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, lo
     if given is not None:
         candidates = [base_checkpoint(given, local_files_only=local_files_only)]
         if not candidates[0].exists():
-            names = [known.name for known in (*KNOWN_WEIGHTS, *KNOWN_FOLDERS)]
-            hint = nearest_path(given) or did_you_mean(str(given), [*names, *packaged.PACKAGED])
+            hint = nearest_path(given) or did_you_mean(str(given), [*known_names(), *packaged.PACKAGED])
             raise FileNotFoundError(f"there is no checkpoint at {given}{hint}")
     else:
         places = [folder, folder.parent, Path.cwd(), *checkpoint_folders(), *packaged.base_folders()]

@@ -135,6 +135,11 @@ def find_known(name: str) -> KnownWeights | None:
     return next((weights for weights in KNOWN_WEIGHTS if name in (weights.name, weights.file)), None)
 
 
+def known_names() -> list[str]:
+    """What all published weights are called."""
+    return [*(weights.name for weights in KNOWN_WEIGHTS), *(folder.name for folder in KNOWN_FOLDERS)]
+
+
 def known_weights(name: str) -> KnownWeights | KnownFolder:
     """Weights by their name or their file's; of a folder also with a revision, as `find_folder`.
 
@@ -143,7 +148,7 @@ def known_weights(name: str) -> KnownWeights | KnownFolder:
     """
     found = find_known(name) or find_folder(name)
     if found is None:
-        names = [weights.name for weights in (*KNOWN_WEIGHTS, *KNOWN_FOLDERS)]
+        names = known_names()
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? known are" if near else "known are"
         raise ValueError(f"no weights are known as {name!r}; {hint} {', '.join(names)}")
