@@ -1,7 +1,8 @@
 # make demo   train the quickstart, compare before and after; results in runs/quickstart
 # make compare   SamRef beside PerSAM, RefSAM and others: about an hour on two cores; results in runs/compare
-# make test   environment, install, all tests but these two:     make lint   ruff and mypy
+# make test   environment, install, all tests but these three:     make lint   ruff and mypy
 # make test-web    the web page in a headless browser      make test-fuzz   hundreds of hostile command lines and uploads
+# make test-wheel  the built wheel in a fresh environment: info, segment, track, demo; two to five minutes
 # make check  lint and test                        make clean  remove the environment and build output
 # make docs   the documentation as a site in build/site; it needs no network to be read
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo compare test test-web test-fuzz lint check docs install clean
+.PHONY: demo compare test test-web test-fuzz test-wheel lint check docs install clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -36,7 +37,7 @@ compare: $(STAMP)
 # A process a core, each with one thread; a file's tests stay together.
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 8))')
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not web"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not web and not wheel"
 
 # Chromium and its driver: installed on Debian as root, else they must be there; without them the tests skip and say so.
 test-web: $(STAMP)
@@ -49,6 +50,9 @@ FUZZ ?= 500
 test-fuzz: $(STAMP)
 	SAM_UNIREF_FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	    tests/test_fuzz_commands.py tests/test_web_uploads.py tests/test_web_server.py
+
+test-wheel: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_wheel.py -m wheel
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

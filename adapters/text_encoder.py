@@ -211,8 +211,8 @@ def load_text_model(
         local_files_only: Never ask the hub.
 
     Raises:
-        FileNotFoundError: If there is no such folder and the hub does not have it or can't be reached, or if its
-            files are broken.
+        FileNotFoundError: If there is no such folder and the hub does not have it or can't be reached, if its files
+            are broken, or if there is no ``model.safetensors``: pickles are not read.
     """
     import transformers
     from safetensors import SafetensorError
@@ -231,12 +231,17 @@ def load_text_model(
             model = make(config, **_without_pooler(config))
         else:
             model = model_class.from_pretrained(
-                str(name), config=config, local_files_only=local_files_only, **_without_pooler(config)
+                str(name),
+                config=config,
+                local_files_only=local_files_only,
+                use_safetensors=True,  # never a pickle, which could come from the net
+                **_without_pooler(config),
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise FileNotFoundError(
-            f"text encoder {str(name)!r} could not be loaded ({error}); give a hub id that can be reached, or a "
-            "folder with config.json, the tokenizer's files and model.safetensors"
+            f"text encoder {str(name)!r} could not be loaded ({' '.join(str(error).split())}); give a hub id that can "
+            "be reached, or a folder with config.json, the tokenizer's files and model.safetensors; pickles "
+            "(pytorch_model.bin) are not read: save_pretrained of transformers makes the one of the other"
         ) from error
     return model.float(), tokenizer
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import NoReturn
+
+from sam_uniref.nearest import did_you_mean
 
 
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with the command line in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say it, and exit with 2."""
-        self.exit(2, f"error: {message} (see --help)\n")
+        """Say it, with the nearest choice where there are some, and exit with 2."""
+        chosen = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)
+        hint = did_you_mean(chosen[1], re.findall(r"[\w.+-]+", chosen[2])) if chosen else ""
+        self.exit(2, f"error: {message}{hint} (see --help)\n")
 
 
 def say_error(error: Exception) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from sam_uniref import packaged
 from sam_uniref.config import ModelConfig, PluggedConfig, SentenceConfig
 from sam_uniref.hub.card import write_card
-from sam_uniref.hub.known import find_known, weights_of_sha256
+from sam_uniref.hub.known import find_known, known_names, weights_of_sha256
 from sam_uniref.hub.repositories import HubOptions
 from sam_uniref.hub.repositories import model_folder as find_model_folder
 from sam_uniref.hub.text_encoders import text_encoder
 from sam_uniref.hub.weights import CHECKPOINT_FOLDER_VARIABLE, base_checkpoint, checkpoint_folders, fetch_weights
 from sam_uniref.lora_files import read_lora, write_lora
 from sam_uniref.models import CONFIG_FILE
+from sam_uniref.nearest import did_you_mean, nearest_path
 from sam_uniref.state import file_sha256, read_tensors, whole_folder, without_aliases
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 TRAINED_FILE = "adapters.safetensors"
 BASE_FILE = "base_sam.safetensors"
 TEXT_FOLDER = "text_encoder"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def save_pretrained(model: PluggedSam, folder: str | Path, card: Mapping[str, Any] | None = None) -> None:
@@ -205,6 +208,9 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, lo
     name = PureWindowsPath(str(config.sam.checkpoint)).name
     if given is not None:
         candidates = [base_checkpoint(given, local_files_only=local_files_only)]
+        if not candidates[0].exists():
+            hint = nearest_path(given) or did_you_mean(str(given), [*known_names(), *packaged.PACKAGED])
+            raise FileNotFoundError(f"there is no checkpoint at {given}{hint}")
     else:
         places = [folder, folder.parent, Path.cwd(), *checkpoint_folders(), *packaged.base_folders()]
         candidates = [place / name for place in places]
@@ -220,7 +226,8 @@ def _find_base(folder: Path, config: PluggedConfig, given: str | Path | None, lo
     if given is None and published is not None:
         return fetch_weights(published, local_files_only=local_files_only)
     if given is None and repository_of(config.sam) is not None:
-        fetched = published_weights(config.sam, local_files_only=local_files_only)
+        commit = name if _COMMIT.fullmatch(name) else None  # what the hub's client calls a folder
+        fetched = published_weights(config.sam, commit, local_files_only=local_files_only)
         if fetched is not None and file_sha256(family.weights_file(fetched)) == config.sam.sha256:
             return family.weights_file(fetched)
     if not there:

@@ -156,6 +156,22 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def check_still(path: str | Path) -> None:
+    """Refuse a file that is no picture, by its header, or a GIF of several, of which nobody could say which is meant.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image, or a moving GIF.
+    """
+    with _named_errors(path), PILImage.open(path) as image:
+        frames = getattr(image, "n_frames", 1) if image.format == "GIF" else 1
+    if frames > 1:
+        raise ValueError(
+            f"{path} is a GIF of {frames} pictures: follow the object through them with sam-uniref track, or save the "
+            "one that is meant as a PNG"
+        )
+
+
 def _uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
     """An array in 0-255, from uint8 or from floats in 0-1."""
     if array.dtype == np.uint8:

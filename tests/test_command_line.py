@@ -62,6 +62,15 @@ def test_every_help_imports_nothing_heavy_and_is_fast() -> None:
         seconds.append((bare - begin) / max(0.1, time.perf_counter() - bare))
     # Beside what Python and typer take by themselves on this machine, at this moment.
     assert statistics.median(seconds) < 5
+    assert min(_processor_seconds("segment", "--help") for _ in range(5)) < 0.5
+
+
+def _processor_seconds(*arguments: str) -> float:
+    """What a command takes of a processor, however busy the machine is."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "sam_uniref.cli", *arguments], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system
 
 
 @pytest.mark.parametrize("name", command_names(), ids=lambda name: " ".join(name) or "none")
@@ -136,6 +145,24 @@ def test_a_wrong_command_line_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(run(*line), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(["segment", "", "--text", "star"], ["segment", "a.png", "", "--text", "star"], ["track", "", "--out", "o"]),
+        *(["segment", "a.png", "--text", "star", f"--{name}", ""] for name in ("out", "reference", "model", "example")),
+        *(["track", "a.mp4", f"--{name}="] for name in ("out", "masks", "overlay", "rle", "checkpoint")),
+        *(["encode", "--text", "star", "--out", ""], ["convert", "", "out"], ["export", "tiny", ""], ["train", ""]),
+        *(["data", "show", ""], ["cache", "--out="], ["eval", "--out", ""], ["segment", "--", ""]),
+    ],
+)
+def test_an_empty_argument_is_no_path(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    option = line[-2] if line[-2].startswith("--") and line[-2] != "--" and line[-1] == "" else line[-1].rstrip("=")
+    told = f"an argument is empty after {option};" if option.startswith("--") else "an argument is empty"
+    assert_refused(run(*line), told)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -402,7 +402,7 @@ def test_usage_errors(images: Path, tmp_path: Path) -> None:
     at_root = ("--root", images)
     for command in (("prepare", "--out", out), ("check",), ("show", "--split", "train", "--out", out)):
         named = ("data", command[0], "toi", *at_root, *command[1:])
-        assert_refused(run(*named), "there is no reader of 'toi'; did you mean toy?")
+        assert_refused(run(*named), "there is no reader of 'toi'; did you mean 'toy'?")
     assert_refused(run(*prepare, "--root", tmp_path / "nowhere", "--out", out), "there is no folder")
     assert_refused(run(*check, "--root", tmp_path / "nowhere"), "there is no folder")
     (tmp_path / "empty").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_weights_that_do_not_fit_are_refused(
         build_backbone(TINY, folder)
     with pytest.raises(FileNotFoundError, match="could not be loaded"):
         build_backbone(BackboneConfig(name="resnet18"), tmp_path / "nowhere")
+
+
+def test_a_pickle_is_not_read(classifier: tuple[ResNetForImageClassification, Path], tmp_path: Path) -> None:
+    model, folder = classifier
+    shutil.copy(folder / "config.json", tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"could not be loaded.*model\.safetensors"):
+        build_backbone(BackboneConfig(name="resnet18", width=16), tmp_path)
 
 
 # ---- Stochastic depth ----

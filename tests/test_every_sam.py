@@ -401,7 +401,7 @@ def test_a_host_is_its_own_published_checkpoint(tmp_path: Path, monkeypatch: pyt
         asked.append(repository)
         return tmp_path
 
-    monkeypatch.setattr("sam_uniref.hosts.registry.snapshot", nothing_there)
+    monkeypatch.setattr("sam_uniref.hub.folders.snapshot", nothing_there)
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         SamRef.from_sam("sam_hq_vit_b", "sam_hq_vit_b")
     assert asked == ["syscv-community/sam-hq-vit-base"]

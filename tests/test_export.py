@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from command import assert_refused, run
+from hostile import bomb
 from PIL import Image as PILImage
 from tiny import disc, perturb, picture, tiny_model
 
@@ -132,12 +133,29 @@ def test_the_sample_runs_without_torch(model: SamRef, exported: Path, tmp_path: 
         assert (ours.mask != theirs).mean() < 1e-3
         assert float(done.stdout.split()[1].rstrip(",")) == pytest.approx(ours.score, abs=2e-3)
     assert mask.any()
-    command = [sys.executable, exported / "segment.py", "street.png", "--example", "example.png"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stderr.splitlines()[-1][-38:]) == (
-        2,
-        "--example takes IMG:MASK, got example.png"[-38:],
-    )
+
+
+def test_the_sample_says_in_a_line_what_is_wrong(exported: Path, tmp_path: Path) -> None:
+    PILImage.fromarray(picture()).save(tmp_path / "street.png")
+    PILImage.fromarray(np.zeros(picture().shape[:2], np.uint8)).save(tmp_path / "empty.png")
+    (tmp_path / "note.jpg").write_text("a shopping list")
+    (tmp_path / "bomb.png").write_bytes(bomb(30_000, 30_000))
+    for asked, message in (
+        (["street.png", "--example", "street.png"], "--example takes IMG:MASK, got street.png"),
+        (["street.png", "--text", " "], "a sentence must name something"),
+        (["street.png", "--example", "street.png:empty.png"], "must mark at least one pixel"),
+        (["gone.png", "--text", SENTENCE], "No such file or directory"),
+        (["note.jpg", "--text", SENTENCE], "cannot identify image file"),
+        (["bomb.png", "--text", SENTENCE], "exceeds limit"),
+        (["street.png", "--text", SENTENCE, "--model", "nowhere"], "No such file or directory"),
+        (["street.png", "--text", SENTENCE, "--out", "mask.nothing"], "unknown file extension"),
+    ):
+        command = [sys.executable, exported / "segment.py", *asked]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 2, asked
+        assert message in done.stderr.splitlines()[-1], done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "mask.png").exists()
 
 
 def test_torch_programs_have_the_models_numbers(model: SamRef) -> None:
@@ -184,6 +202,14 @@ def test_the_command_compares(exported: Path, tmp_path: Path, monkeypatch: pytes
     done = run("export", "tiny", exported, "--tolerance", 1e-30)
     assert done.exit_code == 1
     assert "over 1e-30" in done.output
+
+
+def test_the_command_writes_torch_programs_and_compares_them(tmp_path: Path) -> None:
+    done = run("export", "tiny", tmp_path / "out", "--format", "torch", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["format"], report["largest"] < 1e-3) == ("torch", True)
+    assert {"image_encoder.pt2", "text_encoder.pt2", "mask_encoder.pt2", "decoder.pt2"} <= set(report["files"])
 
 
 def test_bad_input(tmp_path: Path) -> None:

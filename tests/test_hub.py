@@ -30,7 +30,7 @@ from weights_server import weights_server
 from sam_uniref import UniRef, packaged
 from sam_uniref.hub import known, repositories
 from sam_uniref.hub.card import card_text, is_generated
-from sam_uniref.hub.known import KnownTextEncoder, KnownWeights
+from sam_uniref.hub.known import KnownFolder, KnownWeights
 from sam_uniref.hub.repositories import is_bare_name, is_hub_id, model_folder
 from sam_uniref.hub.text_encoders import text_encoder
 from sam_uniref.loading import load_for_use
@@ -274,7 +274,8 @@ def test_a_known_text_encoder_is_checked(hub: Hub, monkeypatch: pytest.MonkeyPat
         shutil.copytree(packaged.text_encoder("tiny"), hub.root / "who" / name)
     (hub.root / "who" / "good" / "flax_model.msgpack").write_bytes(b"")
     encoders = tuple(
-        KnownTextEncoder((name,), f"who/{name}", "commit", 1, file_sha256(weights)) for name in ("good", "bad")
+        KnownFolder((name,), f"who/{name}", "text encoder", "commit", size, file_sha256(weights))
+        for name, size in (("good", weights.stat().st_size), ("bad", weights.stat().st_size + 1))
     )
     monkeypatch.setattr(known, "KNOWN_TEXT_ENCODERS", encoders)
     with (hub.root / "who" / "bad" / "model.safetensors").open("ab") as file:
@@ -283,7 +284,7 @@ def test_a_known_text_encoder_is_checked(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert model.config.text_encoder.name == "good"
     assert hub.asked[0]["revision"] == "commit"
     assert not list((hub.root / "copies").rglob("*.msgpack"))
-    with pytest.raises(ValueError, match="is not the text encoder who/bad: its sha256"):
+    with pytest.raises(ValueError, match="is not the text encoder who/bad: it has sha256"):
         SamRef.from_sam("tiny", "tiny", "bad")
     (hub.root / "who" / "good" / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"without its model\.safetensors"):

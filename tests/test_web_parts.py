@@ -41,8 +41,12 @@ def test_sentences() -> None:
     limits = Limits(sentence=20)
     assert limits.check_sentence(None) is None
     assert limits.check_sentence(" \n\t ") is None
-    assert limits.check_sentence(" the\n red\0 one ") == "the red one"
+    assert limits.check_sentence(" the red one\n") == "the red one"
     assert limits.check_sentence("一只红色的猫") == "一只红色的猫"
+    with pytest.raises(RefusedError, match=r"^One sentence names one object, got two: 'a star\. a red dot'; .*\.$"):
+        limits.check_sentence("a star. a red dot")
+    with pytest.raises(RefusedError, match=r"^A sentence is words, got 'a\\x00 star'\.$"):
+        limits.check_sentence("a\0 star")
     with pytest.raises(RefusedError, match="21 characters; at most 20"):
         limits.check_sentence("x" * 21)
     with pytest.raises(RefusedError, match="must be text"):
@@ -230,6 +234,14 @@ def test_a_model_that_cannot_be_asked_so_says_it(tmp_path: Path) -> None:
     video = checked_video(tmp_path / "clip.mp4", tmp_path / "visit", Limits())
     with pytest.raises(RefusedError, match="give a sentence alone"):
         follow(asked, video, [VideoObject(1, 0, disc(64, 96), None)], tmp_path / "followed")
+
+
+def test_a_sentence_in_another_script_is_refused(asked: Asked) -> None:
+    image, told = picture(*SIZE), "The model's text encoder knows no word of 'красная звезда'"
+    with pytest.raises(RefusedError, match=told):
+        asked.segment(image, sentence="красная звезда", marks=Marks(), examples=[])
+    with pytest.raises(RefusedError, match=told):
+        asked.compare(image, sentence="красная звезда", marks=Marks(), examples=[(image, disc(*SIZE))])
 
 
 def test_a_mask_by_paint_or_by_clicks(asked: Asked) -> None:

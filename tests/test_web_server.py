@@ -15,27 +15,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HOSTILE, NAMES, PICTURES, encoded, noise, painted
+from hostile import HOSTILE, NAMES, PICTURES, encoded, mutated, noise, painted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 from tiny import disc, picture, tiny_model
-from typer.testing import CliRunner
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'sam_uniref[demo]'")
 httpx = pytest.importorskip("httpx")
 
-from sam_uniref.cli import app  # noqa: E402
 from sam_uniref.video_writing import write_video  # noqa: E402
 from sam_uniref.web.answers import Asked  # noqa: E402
 from sam_uniref.web.limits import Limits  # noqa: E402
 from sam_uniref.web.page import serving  # noqa: E402
 
+# make test-fuzz asks for all of them.
 FUZZED = settings(
-    max_examples=min(60, int(os.environ.get("SAM_UNIREF_FUZZ", "15"))),
+    max_examples=int(os.environ.get("SAM_UNIREF_FUZZ", "15")),
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+# Each asks the model several times.
+FUZZED_VALUES = settings(FUZZED, max_examples=min(60, FUZZED.max_examples))
+UPLOADS = (
+    *("picture_upload", "example_upload", "mask_upload", "video_upload", "ids_upload"),
+    *("compared_upload", "compared_example_upload", "compared_mask_upload"),
+)
+# What must be there before a mask is taken.
+NEEDED = {
+    "mask_upload": "example_upload",
+    "compared_mask_upload": "compared_example_upload",
+    "ids_upload": "video_upload",
+}
+NO_SENTENCES = {
+    "a red star. a blue circle": "got two",
+    "красная звезда": "knows no word of",
+    "a red\x01 star": "is words, got",
+}
 _PRIVATE = re.compile(r"Traceback|site-packages|/etc/|root:x:|File \"|sam_uniref_web_")
 
 
@@ -107,8 +123,26 @@ def served(folder: Path, **limited: float) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with served(tmp_path_factory.mktemp("server")) as opened:
-        yield opened
+    """A server in a folder beside which, and in whose working folder, nothing may change."""
+    outside, before = tmp_path_factory.mktemp("outside"), Path.cwd()
+    for name in ("server", "work"):
+        (outside / name).mkdir()
+    for name in ("canary.png", "work/canary.png"):
+        (outside / name).write_bytes(PICTURES["PNG"])
+    os.chdir(outside / "work")
+    try:
+        with served(outside / "server") as opened:
+            yield opened
+    finally:
+        os.chdir(before)
+    assert_nothing_outside(outside / "server")
+
+
+def assert_nothing_outside(server: Path) -> None:
+    """Beside the server's folder, all is as it was."""
+    found = {path for path in server.parent.rglob("*") if path.is_file() and not path.is_relative_to(server)}
+    assert found == {server.parent / "canary.png", server.parent / "work" / "canary.png"}
+    assert {path.read_bytes() for path in found} == {PICTURES["PNG"]}
 
 
 def files_of(client: Client) -> set[Path]:
@@ -168,6 +202,16 @@ def test_a_good_picture_is_shown(client: Client) -> None:
     assert answer["output"]["data"][0]["picture"].startswith("data:image/jpeg;base64,")
 
 
+def test_what_is_no_sentence_is_refused_in_one(client: Client) -> None:
+    (path,) = client.upload("picture.png", PICTURES["PNG"]).json()
+    for element, button in (("picture_upload", "segment"), ("compared_upload", "compare")):
+        assert client.ask(element, "upload", [file_data(path)], "words")["success"]
+        for sentence, told in NO_SENTENCES.items():
+            answer = client.ask(button, "click", [None, sentence, None], "words")
+            assert told in errors_of(answer)
+            assert_nothing_private(answer)
+
+
 def test_visitors_get_answers_about_their_own_pictures(client: Client) -> None:
     sizes = {"one": (24, 40), "two": (56, 32)}
     for session, size in sizes.items():
@@ -211,6 +255,8 @@ def test_a_video_from_upload_to_files(client: Client, tmp_path: Path) -> None:
     assert "1: marked" in added[2]
     added = client.ask("add_object", "click", [None, "the <b>disc</b>"], "film")["output"]["data"]
     assert "2: the &lt;b&gt;disc&lt;/b&gt;" in added[2]
+    for sentence, told in NO_SENTENCES.items():
+        assert told in errors_of(client.ask("add_object", "click", [None, sentence], "film"))
     followed = client.ask("follow", "click", [None, ""], "film")
     assert followed["success"], followed
     names = [Path(file["path"]).name for file in followed["output"]["data"][4]["value"]]
@@ -256,6 +302,52 @@ def test_fuzzed_names_and_files(client: Client, name: str, kind: str, cut: int) 
         if not answer["success"]:
             assert_nothing_private(answer)
     assert sorted(path.name for path in client.folder.iterdir()) == before
+    assert_nothing_outside(client.folder)
+
+
+def name_for(button: str) -> str:
+    """One that the button takes: content is looked at after names."""
+    return "a.mp4" if button == "video_upload" else "a.png"
+
+
+@pytest.fixture(scope="module")
+def whole_files(client: Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Good files; whoever uploads a mask has what it is a mask of."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, [picture(16, 24, n) for n in range(3)], frames_per_second=5)
+    files = {**PICTURES, "clip": path.read_bytes()}
+    for button, before in NEEDED.items():
+        (sent,) = client.upload(name_for(before), files["clip" if before == "video_upload" else "PNG"]).json()
+        assert client.ask(before, "upload", [file_data(sent)], f"files of {button}")["success"]
+    return files
+
+
+@FUZZED
+@given(data=st.data())
+def test_fuzzed_files_at_every_button(client: Client, whole_files: dict[str, bytes], data: st.DataObject) -> None:
+    button = data.draw(st.sampled_from(UPLOADS))
+    content = mutated(data, whole_files[data.draw(st.sampled_from(sorted(whole_files)))])
+    before = sorted(path.name for path in client.folder.iterdir())
+    sent = client.upload(data.draw(st.sampled_from([name_for(button)] * 3 + ["a.txt", "a"])), content)
+    assert "Traceback" not in sent.text
+    if sent.status_code == 200:
+        answer = client.ask(button, "upload", [file_data(sent.json()[0])], f"files of {button}")
+        if not answer["success"]:
+            assert "our fault" not in errors_of(answer)
+            assert_nothing_private(answer)
+    assert sorted(path.name for path in client.folder.iterdir()) == before
+    assert_nothing_outside(client.folder)
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "too many bytes"])
+def test_hostile_files_at_every_button(client: Client, whole_files: dict[str, bytes], name: str) -> None:
+    for button in UPLOADS:
+        (path,) = client.upload(name_for(button), HOSTILE[name] or b" ").json()
+        answer = client.ask(button, "upload", [file_data(path)], f"files of {button}")
+        if not answer["success"]:
+            assert "our fault" not in errors_of(answer)
+            assert_nothing_private(answer)
+    assert_nothing_outside(client.folder)
 
 
 JUNK = st.recursive(
@@ -265,7 +357,7 @@ JUNK = st.recursive(
 )
 
 
-@FUZZED
+@FUZZED_VALUES
 @given(JUNK, JUNK, JUNK)
 def test_fuzzed_values(client: Client, one: object, two: object, three: object) -> None:
     for element in ("segment", "compare", "add_object", "follow"):
@@ -273,29 +365,3 @@ def test_fuzzed_values(client: Client, one: object, two: object, three: object) 
         answer = client.ask(element, "click", values)
         if not answer.get("success", False):
             assert_nothing_private(answer)
-
-
-# ---- The command ----
-
-
-def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    result = CliRunner().invoke(app, ["demo", "--no-open"])
-    assert result.exit_code == 2
-    assert "pip install 'sam_uniref[demo]'" in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model", "nowhere"], "nowhere"),
-        (["--max-frames", "0"], "frames must be above 0"),
-        (["--device", "abacus"], "there is no device 'abacus'"),
-    ],
-)
-def test_what_is_wrong_with_the_command_is_told_in_a_line(options: list[str], message: str) -> None:
-    result = CliRunner().invoke(app, ["demo", "--no-open", *options])
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import HOSTILE, NAMES, PICTURES, bomb, encoded, gif, noise
+from hostile import HOSTILE, NAMES, PICTURES, bomb, encoded, gif, mutated, noise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
@@ -177,25 +177,6 @@ def test_a_video_that_breaks_off_is_used_up_to_there(tmp_path: Path) -> None:
 # ---- Whatever else ----
 
 
-def _mutated(data: st.DataObject, seed: bytes) -> bytes:
-    """A good file cut off, with bits turned, bytes put in, or another file behind it."""
-    kind = data.draw(st.sampled_from(["cut", "flip", "insert", "polyglot", "header"]))
-    if kind == "cut":
-        return seed[: data.draw(st.integers(0, len(seed)))]
-    if kind == "polyglot":
-        return seed + data.draw(st.sampled_from(list(HOSTILE.values())[1:7]))
-    if kind == "header":
-        return data.draw(st.binary(min_size=1, max_size=16)) + seed[16:]
-    changed = bytearray(seed)
-    for _ in range(data.draw(st.integers(1, 12))):
-        at = data.draw(st.integers(0, len(changed) - 1))
-        if kind == "flip":
-            changed[at] ^= 1 << data.draw(st.integers(0, 7))
-        else:
-            changed[at:at] = data.draw(st.binary(max_size=8))
-    return bytes(changed)
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
@@ -209,7 +190,7 @@ def seed_clip(work: Path) -> bytes:
 @FUZZED
 @given(data=st.data())
 def test_fuzzed_pictures_give_a_picture_or_a_sentence(data: st.DataObject) -> None:
-    content = _mutated(data, PICTURES[data.draw(st.sampled_from(sorted(PICTURES)))])
+    content = mutated(data, PICTURES[data.draw(st.sampled_from(sorted(PICTURES)))])
     for got in (result_of(checked_picture, content, LIMITS), result_of(checked_ids, content, (16, 24), LIMITS)):
         assert isinstance(got, str) or got.shape[0] * got.shape[1] <= LIMITS.pixels
 
@@ -218,7 +199,7 @@ def test_fuzzed_pictures_give_a_picture_or_a_sentence(data: st.DataObject) -> No
 @given(data=st.data())
 def test_fuzzed_videos_give_a_video_or_a_sentence(data: st.DataObject, seed_clip: bytes, work: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=work))
-    (folder / "given").write_bytes(_mutated(data, seed_clip))
+    (folder / "given").write_bytes(mutated(data, seed_clip))
     (folder / "mine").mkdir()
     video = result_of(checked_video, folder / "given", folder / "mine", LIMITS)
     assert isinstance(video, str) or 0 < len(video.previews) <= LIMITS.frames

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ class OneLineErrors(TyperGroup):
         """Take --debug from wherever it stands, since it is every command's."""
         own = args[: args.index("--")] if "--" in args else args
         ctx.meta[_DEBUG] = _DEBUG in own
+        _refuse_empty(args)
         rest = [argument for argument in own if argument != _DEBUG] + args[len(own) :]
         try:
             return super().parse_args(ctx, rest)
@@ -56,6 +58,18 @@ class OneLineErrors(TyperGroup):
                 raise
             complain(str(error))
             raise typer.Exit(REFUSED) from error
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an argument without a letter: as a path it would be the working folder, which nobody meant."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        option = before if argument == "" else argument.removesuffix("=")
+        is_empty = argument == "" or (argument.startswith("--") and argument.endswith("="))
+        if not is_empty or option == "--text":  # of a sentence the command says more
+            continue
+        after = f" after {option}" if option.startswith("-") else ""
+        complain(f"an argument is empty{after}; give a name or a path, or leave it out ('.' is the working folder)")
+        raise typer.Exit(REFUSED)
 
 
 def _refuse_usage(error: Any) -> NoReturn:

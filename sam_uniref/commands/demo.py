@@ -74,8 +74,10 @@ def demo(
     except ModuleNotFoundError as error:
         raise ValueError(_INSTALL) from error
     from sam_uniref.loading import load_for_use
+    from sam_uniref.web.address import check_address
     from sam_uniref.web.page import serving
 
+    check_address(host, port)
     loaded = load_for_use(model, checkpoint, chosen_device(device), image_size)
     if host not in _LOCAL:
         typer.echo(
@@ -84,8 +86,8 @@ def demo(
         )
     note = _TINY_NOTE if model == DEFAULT_MODEL else _NOTE
     with (
-        _ended_by_signals() as ended,
         serving(_asked(loaded, model), note=note, limits=limits, host=host, port=port, browser=open_browser) as url,
+        _ended_by_signals() as ended,  # not before: until the page is there, a signal ends the command at once
     ):
         typer.echo(f"the page is at {url} - Ctrl-C ends it")
         ended.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -22,6 +23,17 @@ T = TypeVar("T")
 _MOST_DIGITS = 9
 DEFAULT_MODEL = "tiny"
 
+
+def _hush(context: typer.Context, quiet: bool) -> bool:
+    """With --quiet the package's warnings are left out, too, as long as the command runs."""
+    package = logging.getLogger("sam_uniref")
+    before = package.level
+    if quiet:
+        package.setLevel(logging.ERROR)
+        context.call_on_close(lambda: package.setLevel(before))
+    return quiet
+
+
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="A saved model's folder, or a hub id; by default tiny, packaged.")
 ]
@@ -41,7 +53,10 @@ ExampleOption = Annotated[
 ]
 TextOption = Annotated[list[str] | None, typer.Option("--text", help="One sentence that names one object.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes, no lines: errors alone.")]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_hush, help="No progress, no notes, no warnings, no lines: errors alone."),
+]
 
 
 def load_model(

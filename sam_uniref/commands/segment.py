@@ -99,8 +99,7 @@ def segment(
     check_output_folder(out)
     from sam_uniref.commands.mask_files import RESULT_ENDINGS, MaskFiles, checked_formats
     from sam_uniref.commands.pictures import find_pictures
-    from sam_uniref.images import image_size as size_of
-    from sam_uniref.images import pixel_limit
+    from sam_uniref.images import check_still, pixel_limit
     from sam_uniref.reference import Reference
 
     kinds = checked_formats(formats or ["png"])
@@ -111,7 +110,7 @@ def segment(
             read = [path for path in (*read, *asked.files()) if path.name.endswith(RESULT_ENDINGS)]
         check_output_folder(out, read=read)
         if len(pictures) == 1:
-            size_of(pictures[0].path)  # refuses what is no picture before a model is loaded
+            check_still(pictures[0].path)  # refuses what is no picture before a model is loaded
         encoded = None if asked.reference is None else Reference.load(asked.reference)
         network = load_model(model, checkpoint, device, image_size, quiet=quiet)
         encoded = encoded or asked.encoded(network)
@@ -152,14 +151,16 @@ def _segment_all(
     quiet: bool,
 ) -> int:
     """Ask about every picture, write and tell; how many could not be read, each of which is told too."""
-    from sam_uniref.images import load_image
+    from sam_uniref.images import check_still, load_image
 
     refused = 0
     bar = progress(what="segmenting", unit="pictures", total=len(pictures), quiet=quiet or len(pictures) == 1)
     with bar, files:
         for picture in pictures:
             try:
+                check_still(picture.path)
                 image = load_image(picture.path)
+                _check_inside(asked.points, picture, image.shape[:2])
             except (ValueError, OSError) as error:
                 refused += 1
                 complain(str(error))
@@ -175,6 +176,14 @@ def _segment_all(
             elif not quiet:
                 print_beside(bar, _line(picture, found, written))
     return refused
+
+
+def _check_inside(points: Sequence[Sequence[float]], picture: NamedPicture, size: tuple[int, ...]) -> None:
+    """Refuse a point that is not in the picture, ``(height, width)``."""
+    height, width = size
+    for x, y in points:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(f"--point {x:g},{y:g} is outside of {picture.path}, which is {width} x {height} pixels")
 
 
 def _answer(picture: NamedPicture, found: Segmentation, written: dict[str, Path]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ import numpy as np
 from sam_uniref.data.batch import Task
 from sam_uniref.data.objects import AnnotatedObject
 from sam_uniref.images import IMAGE_SUFFIXES, fit_to_image, image_size, load_id_map
+from sam_uniref.nearest import nearest_path
 from sam_uniref.video import by_number
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def read_folder(
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}")
+        raise FileNotFoundError(f"there is no folder {root}{nearest_path(root)}")
     sentences: Sentences = {}
     if task in ("ris", "rvos"):
         sentences = read_expressions(Path(expressions) if expressions else root / SENTENCES_FILE)

@@ -112,7 +112,11 @@ def _load(network_class: Any, options: ResNetConfig | SwinConfig, weights: str |
     """A network with a classifier's weights, all of which must be there."""
     try:
         network, found = network_class.from_pretrained(
-            str(weights), config=options, ignore_mismatched_sizes=True, output_loading_info=True
+            str(weights),
+            config=options,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            use_safetensors=True,  # never a pickle, which could come from the net
         )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(

@@ -52,6 +52,9 @@ class ExportedModel:
             image: The picture.
             text: A sentence that names one object.
             examples: Pictures with masks ``(H, W)`` bool of their own sizes.
+
+        Raises:
+            ValueError: If the sentence or a mask is empty, or the model takes no sentences.
         """
         pixels, content = self._pixels(image)
         (embedding,) = self.run("image_encoder", pixels=pixels)
@@ -77,6 +80,10 @@ class ExportedModel:
         channels = self.about["embedding"]["channels"]
         tokens, pooled = np.zeros((1, 1, channels), np.float32), np.zeros((1, channels), np.float32)
         if text is not None:
+            if not text.strip():
+                raise ValueError("a sentence must name something, got an empty one")
+            if not self.about.get("text"):
+                raise ValueError("this model takes no sentences; give an example")
             from tokenizers import Tokenizer
 
             tokenizer = Tokenizer.from_file(str(self.folder / self.about["text"]["tokenizer"]))
@@ -110,6 +117,8 @@ class ExportedModel:
 
     def _example(self, image: Image.Image, mask: Any) -> tuple[Any, Any, Any, Any]:
         """Keys, values, padding and pooled vector of one annotated picture."""
+        if not mask.any():
+            raise ValueError("an example's mask must mark at least one pixel, got an empty one")
         pixels, (height, width) = self._pixels(image)
         (embedding,) = self.run("image_encoder", pixels=pixels)
         masks = np.zeros((1, self.size, self.size), np.float32)
@@ -173,9 +182,12 @@ def main() -> None:
     pairs = [example.rpartition(":") for example in asked.example]
     if not all(image and mask for image, _, mask in pairs):
         parser.error(f"--example takes IMG:MASK, got {' '.join(asked.example)}")
-    examples = [(open_image(image), open_mask(mask)) for image, _, mask in pairs]
-    mask, score = ExportedModel(asked.model).segment(open_image(asked.image), asked.text, examples)
-    Image.fromarray(mask.astype(np.uint8) * 255).save(asked.out)
+    try:
+        examples = [(open_image(image), open_mask(mask)) for image, _, mask in pairs]
+        mask, score = ExportedModel(asked.model).segment(open_image(asked.image), asked.text, examples)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(asked.out)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # a file that is not there, or no picture
+        parser.error(" ".join(str(error).split()))
     sys.stdout.write(f"score {score:.3f}, {int(mask.sum())} pixels, {asked.out}\n")
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -19,7 +18,6 @@ class EdgeTam(TransformersFamily):
 
     title = "EdgeTAM"
     model_type = "edgetam"
-    repositories: ClassVar[Mapping[str, str]] = {"edgetam": "yonigozlan/EdgeTAM-hf"}
 
     def classes(self) -> tuple[type[Any], type[Any]]:
         """See `TransformersFamily.classes`."""

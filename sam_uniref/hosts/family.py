@@ -18,11 +18,9 @@ class HostFamily(ABC):
 
     Attributes:
         title: What people call it, for messages.
-        repositories: Hub ids of the released weights, by the hosts' names, where those are folders of transformers'.
     """
 
     title: ClassVar[str]
-    repositories: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def build(self, base: BaseSamConfig) -> nn.Module:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam_uniref.config import BaseSamConfig
-from sam_uniref.hub.known import find_known
-from sam_uniref.hub.repositories import snapshot
+from sam_uniref.hub.known import find_folder, find_known
 from sam_uniref.hub.weights import base_checkpoint, fetch_weights
 from sam_uniref.state import file_sha256, read_tensors
 
@@ -45,8 +44,6 @@ _MODEL_TYPES = {
     "edgetam": ("sam_uniref.hosts.edgetam", "EdgeTam"),
     "edgetam_video": ("sam_uniref.hosts.edgetam", "EdgeTam"),
 }
-# What is fetched of a repository of transformers'.
-_REPOSITORY_FILES = ("config.json", "model.safetensors")
 PUBLISHED = "published"
 """In place of a checkpoint: the one that was released for a host's name."""
 HOST_NAMES = tuple(name for names in _FAMILIES.values() for name in names)
@@ -81,8 +78,9 @@ def build_host(
     """A host, and what a configuration must say of it.
 
     Args:
-        size: One of `HOST_NAMES`; a folder that one of transformers' models was saved to, which is then the checkpoint
-            too; or such a model, whose weights become the host's.
+        size: One of `HOST_NAMES`, of those that are released as folders also with a revision (``"edgetam@1a2b3c4"``); a
+            folder that one of transformers' models was saved to, which is then the checkpoint too; or such a model,
+            whose weights become the host's.
         checkpoint: Of a name: the file or folder of its weights; ``"tiny"`` for the packaged SAM, or another name of
             `sam_uniref.hub.known`; or `PUBLISHED`. Without one they are random, with a warning.
         image_size: Side of the input square in pixels; the host's own by default.
@@ -105,10 +103,9 @@ def build_host(
     family = family_of(base)
     model = family.build(base)
     family.check_image_size(model, image_size)  # before a checkpoint is read, which takes its time
-    if checkpoint == size and repository_of(base) is not None:  # released as a folder, not as a file of that name
-        asked, checkpoint = True, None
     if asked and checkpoint is None:
-        checkpoint = published_weights(base, local_files_only=local_files_only)
+        revision = str(size).partition("@")[2]
+        checkpoint = published_weights(base, revision or None, local_files_only=local_files_only)
     if checkpoint is None:
         logger.warning("%s %s has random weights: no checkpoint was given", family.title, base.size)
     else:
@@ -124,20 +121,27 @@ def build_host(
 
 def repository_of(base: BaseSamConfig) -> str | None:
     """The hub id of a host's released weights, where these are a folder of transformers'."""
-    return None if base.architecture is not None else family_of(base).repositories.get(base.size)
+    known = None if base.architecture is not None else find_folder(base.size)
+    return None if known is None else known.repository
 
 
-def published_weights(base: BaseSamConfig, *, local_files_only: bool = False) -> Path | None:
+def published_weights(
+    base: BaseSamConfig, revision: str | None = None, *, local_files_only: bool = False
+) -> Path | None:
     """The file or the folder of a host's released weights, found on this machine or fetched; None if there are none.
+
+    Args:
+        base: Says which.
+        revision: Of a folder, in place of the known one.
+        local_files_only: Never ask the net.
 
     Raises:
         FileNotFoundError: If they are neither here nor to be had.
         ValueError: If what is published is not what was released.
     """
-    repository = repository_of(base)
-    if repository is not None:
-        return snapshot(repository, family_of(base).title, _REPOSITORY_FILES, local_files_only=local_files_only)
     known = find_known(base.size)
+    if known is None and repository_of(base) is not None:
+        known = find_folder(f"{base.size}@{revision or ''}")
     return None if known is None else fetch_weights(known, local_files_only=local_files_only)
 
 
@@ -183,7 +187,10 @@ def skeleton_host(size: str, image_size: int | None = None, architecture: dict[s
 def _named_base(size: str | Path, image_size: int | None) -> BaseSamConfig:
     """What is known of a host by its name, or by the folder that it was saved to."""
     base = BaseSamConfig(size=str(size), image_size=image_size)
-    if size not in HOST_NAMES and (Path(size) / "config.json").is_file():
+    name = base.size.partition("@")[0]
+    if name != base.size and find_folder(name) is not None:
+        base.size = name
+    elif size not in HOST_NAMES and (Path(size) / "config.json").is_file():
         base.architecture = _read_architecture(Path(size))
         base.size = str(base.architecture["model_type"])
     return base

@@ -6,8 +6,8 @@ SAM 2's own memory is not used: what is tracked is tracked by references.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -75,12 +75,6 @@ class Sam2(TransformersFamily):
 
     title = "SAM 2"
     model_type = "sam2"
-    repositories: ClassVar[Mapping[str, str]] = {
-        "sam2.1_hiera_tiny": "facebook/sam2.1-hiera-tiny",
-        "sam2.1_hiera_small": "facebook/sam2.1-hiera-small",
-        "sam2.1_hiera_base_plus": "facebook/sam2.1-hiera-base-plus",
-        "sam2.1_hiera_large": "facebook/sam2.1-hiera-large",
-    }
 
     def classes(self) -> tuple[type[Any], type[Any]]:
         """See `TransformersFamily.classes`."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +50,6 @@ class SamHq(TransformersFamily):
 
     title = "SAM-HQ"
     model_type = "sam_hq"
-    repositories: ClassVar[Mapping[str, str]] = {
-        "sam_hq_vit_b": "syscv-community/sam-hq-vit-base",
-        "sam_hq_vit_l": "syscv-community/sam-hq-vit-large",
-        "sam_hq_vit_h": "syscv-community/sam-hq-vit-huge",
-    }
 
     def classes(self) -> tuple[type[Any], type[Any]]:
         """See `TransformersFamily.classes`."""

@@ -6,7 +6,7 @@ SHA-256 and sizes are those of several independent mirrors. The digits in segmen
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 _MOBILE_SAM = (
@@ -43,24 +43,31 @@ class KnownWeights:
 
 
 @dataclass(frozen=True)
-class KnownTextEncoder:
-    """A text encoder whose weights are checked.
+class KnownFolder:
+    """A model in a repository of the hub, as transformers reads it.
 
     Attributes:
-        names: Hub ids that mean it.
+        names: What callers say.
         repository: The hub id that it is fetched by.
-        revision: The commit that it is fetched at.
-        size: Of ``model.safetensors``, in bytes.
-        sha256: Of ``model.safetensors``.
+        title: What it is.
+        revision: The commit that it is fetched at; None: the newest.
+        size: Of ``model.safetensors``, in bytes, where its hash is known.
+        sha256: Of ``model.safetensors``, where it is known.
         licence: As an SPDX identifier.
     """
 
     names: tuple[str, ...]
     repository: str
-    revision: str
-    size: int
-    sha256: str
+    title: str
+    revision: str | None = None
+    size: int | None = None
+    sha256: str | None = None
     licence: str = "Apache-2.0"
+
+    @property
+    def name(self) -> str:
+        """The shortest way to say it."""
+        return self.names[0]
 
 
 KNOWN_WEIGHTS: tuple[KnownWeights, ...] = (
@@ -98,14 +105,28 @@ KNOWN_WEIGHTS: tuple[KnownWeights, ...] = (
     ),
 )
 
-KNOWN_TEXT_ENCODERS: tuple[KnownTextEncoder, ...] = (
-    KnownTextEncoder(
+KNOWN_TEXT_ENCODERS: tuple[KnownFolder, ...] = (
+    KnownFolder(
         ("bert-base-uncased", "google-bert/bert-base-uncased"),
         "google-bert/bert-base-uncased",
+        "text encoder",
         "86b5e0934494bd15c9632b12f734a8a67f723594",
         440_449_768,
         "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3",
     ),
+)
+
+# Hosts whose released weights are folders. No hash of theirs was to be had where this was written: one that is put here
+# is checked from then on.
+KNOWN_FOLDERS: tuple[KnownFolder, ...] = (
+    KnownFolder(("sam_hq_vit_b",), "syscv-community/sam-hq-vit-base", "SAM-HQ ViT-B"),
+    KnownFolder(("sam_hq_vit_l",), "syscv-community/sam-hq-vit-large", "SAM-HQ ViT-L"),
+    KnownFolder(("sam_hq_vit_h",), "syscv-community/sam-hq-vit-huge", "SAM-HQ ViT-H"),
+    KnownFolder(("sam2.1_hiera_tiny",), "facebook/sam2.1-hiera-tiny", "SAM 2.1 tiny"),
+    KnownFolder(("sam2.1_hiera_small",), "facebook/sam2.1-hiera-small", "SAM 2.1 small"),
+    KnownFolder(("sam2.1_hiera_base_plus",), "facebook/sam2.1-hiera-base-plus", "SAM 2.1 base+"),
+    KnownFolder(("sam2.1_hiera_large",), "facebook/sam2.1-hiera-large", "SAM 2.1 large"),
+    KnownFolder(("edgetam",), "yonigozlan/EdgeTAM-hf", "EdgeTAM"),
 )
 
 
@@ -114,15 +135,20 @@ def find_known(name: str) -> KnownWeights | None:
     return next((weights for weights in KNOWN_WEIGHTS if name in (weights.name, weights.file)), None)
 
 
-def known_weights(name: str) -> KnownWeights:
-    """Weights by their name or their file's.
+def known_names() -> list[str]:
+    """What all published weights are called."""
+    return [*(weights.name for weights in KNOWN_WEIGHTS), *(folder.name for folder in KNOWN_FOLDERS)]
+
+
+def known_weights(name: str) -> KnownWeights | KnownFolder:
+    """Weights by their name or their file's; of a folder also with a revision, as `find_folder`.
 
     Raises:
         ValueError: If there are none; the nearest name is offered.
     """
-    found = find_known(name)
+    found = find_known(name) or find_folder(name)
     if found is None:
-        names = [weights.name for weights in KNOWN_WEIGHTS]
+        names = known_names()
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? known are" if near else "known are"
         raise ValueError(f"no weights are known as {name!r}; {hint} {', '.join(names)}")
@@ -134,6 +160,19 @@ def weights_of_sha256(sha256: str | None) -> KnownWeights | None:
     return next((weights for weights in KNOWN_WEIGHTS if weights.sha256 == sha256), None)
 
 
-def find_text_encoder(name: str) -> KnownTextEncoder | None:
+def find_text_encoder(name: str) -> KnownFolder | None:
     """A text encoder by its hub id; None where its hash is not known."""
     return next((encoder for encoder in KNOWN_TEXT_ENCODERS if name in encoder.names), None)
+
+
+def find_folder(name: str) -> KnownFolder | None:
+    """A host's folder by its name; None where there is none of that name.
+
+    Args:
+        name: With ``"@revision"``, a commit, a branch or a tag, it is that one, whose hash is not known before.
+    """
+    name, _, revision = name.partition("@")
+    found = next((folder for folder in KNOWN_FOLDERS if name in folder.names), None)
+    if found is None or revision in ("", found.revision):
+        return found
+    return replace(found, revision=revision, size=None, sha256=None)

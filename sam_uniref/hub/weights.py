@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sam_uniref import packaged
 from sam_uniref.hub.download import download, has_content
-from sam_uniref.hub.known import KnownWeights, find_known, known_weights
+from sam_uniref.hub.folders import fetch_folder
+from sam_uniref.hub.known import KnownFolder, KnownWeights, find_folder, find_known, known_weights
 from sam_uniref.hub.offline import is_offline
 
 logger = logging.getLogger(__name__)
@@ -35,23 +36,27 @@ def checkpoint_folders() -> list[Path]:
 
 
 def base_checkpoint(name: str | Path, *, local_files_only: bool = False) -> Path:
-    """A base SAM's file: a packaged or a published one's by its name, or the path itself.
+    """A base SAM's file or folder: a packaged or a published one's by its name, or the path itself.
 
-    Published ones (`sam_uniref.hub.known`) are fetched unless they are on this machine. Only a bare string is a name,
-    and a file of that name in the working folder comes first.
+    Published ones (`sam_uniref.hub.known`) are fetched unless they are on this machine; those that are folders take a
+    revision (``"edgetam@1a2b3c4"``). Only a bare string is a name, and what has that name in the working folder comes
+    first.
 
     Raises:
         FileNotFoundError: If a published one is neither here nor to be had.
         ValueError: If what is published there now is another file.
     """
-    known = find_known(name) if isinstance(name, str) and not Path(name).is_file() else None
-    if known is None:
+    known = (find_known(name) or find_folder(name)) if isinstance(name, str) else None
+    there = Path(name).is_dir() if isinstance(known, KnownFolder) else Path(name).is_file()
+    if known is None or there:
         return packaged.base_checkpoint(name)
     return fetch_weights(known, local_files_only=local_files_only)
 
 
-def fetch_weights(weights: str | KnownWeights, *, local_files_only: bool = False) -> Path:
-    """The file of published weights, downloaded unless it is on this machine; its SHA-256 is checked every time.
+def fetch_weights(weights: str | KnownWeights | KnownFolder, *, local_files_only: bool = False) -> Path:
+    """The file or folder of published weights, downloaded unless it is on this machine.
+
+    Its SHA-256 is checked every time, where it is known.
 
     Args:
         weights: Their name, such as ``"vit_b"`` or ``"sam_vit_b_01ec64.pth"``, or what is known of them.
@@ -64,6 +69,8 @@ def fetch_weights(weights: str | KnownWeights, *, local_files_only: bool = False
     """
     if isinstance(weights, str):
         weights = known_weights(weights)
+    if isinstance(weights, KnownFolder):
+        return fetch_folder(weights, local_files_only=local_files_only)
     for folder in checkpoint_folders():
         path = folder / weights.file
         if has_content(path, weights.size, weights.sha256):

@@ -6,16 +6,19 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from sam_uniref.images import RGB, ImageLike, Mask
-from sam_uniref.predictor import Predictor
 from sam_uniref.reference import MaskReference
 from sam_uniref.segmentation import Segmentation, overlay_mask
-from sam_uniref.web.limits import RefusedError
+from sam_uniref.sentences import check_known_words
+from sam_uniref.web.limits import RefusedError, refused
 from sam_uniref.web.marks import Marks
+
+if TYPE_CHECKING:
+    from sam_uniref.trainable import TrainableModel
 
 Examples = Sequence[tuple[RGB, Mask]]
 FOUND_COLOR = (255, 64, 32)
@@ -59,7 +62,7 @@ class Asked:
         vocabulary: The only words it knows, where they are few.
     """
 
-    model: Predictor
+    model: TrainableModel
     name: str
     methods: Mapping[str, ExampleMethod] = field(default_factory=dict)
     vocabulary: frozenset[str] | None = None
@@ -72,14 +75,28 @@ class Asked:
         words = "".join(c if c.isalnum() or c == "-" else " " for c in sentence.lower()).split()
         return [word for word in dict.fromkeys(words) if word not in self.vocabulary]
 
+    def check_words(self, sentence: str | None) -> None:
+        """Refuse a sentence of which the model knows no word, such as one in another script.
+
+        Raises:
+            RefusedError: If it knows none.
+        """
+        if sentence is None:
+            return
+        try:
+            check_known_words(sentence, self.model)
+        except ValueError as error:
+            raise refused(error) from error
+
     def segment(self, picture: RGB, *, sentence: str | None, marks: Marks, examples: Examples) -> Answer:
         """Find what all that is given points at.
 
         Raises:
-            RefusedError: If nothing is given, or the model can't be asked so.
+            RefusedError: If nothing is given, the model knows no word of the sentence, or it can't be asked so.
         """
         if sentence is None and not marks.points and not examples:
             raise RefusedError("Say what to find: write a sentence, click on it, or show an example.")
+        self.check_words(sentence)
         start = time.perf_counter()
         with self.lock:
             found = self._ask(picture, sentence, marks, examples)
@@ -109,10 +126,11 @@ class Asked:
         """The answers of every method that can be asked by what is given, ours first.
 
         Raises:
-            RefusedError: If nothing is given.
+            RefusedError: If nothing is given, or the model knows no word of the sentence.
         """
         if sentence is None and not marks.points and not examples:
             raise RefusedError("Give what to compare by: an example, a sentence, or a click on the picture.")
+        self.check_words(sentence)
         references = _references(examples)
         answers = []
         with self.lock:

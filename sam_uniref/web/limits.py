@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from sam_uniref.sentences import check_one_sentence
+
 
 class RefusedError(ValueError):
     """What a visitor gave can't be used. The message is for the page: one sentence, nothing of the server in it."""
+
+
+def refused(error: ValueError) -> RefusedError:
+    """A message of the library's as the page's: a sentence with a capital letter and a full stop."""
+    message = str(error)
+    return RefusedError(f"{message[:1].upper()}{message[1:]}.")
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,18 @@ class Limits:
         """A sentence as it was meant, or None where there is none.
 
         Raises:
-            RefusedError: If it is too long, or no text.
+            RefusedError: If it is too long, no text, or two sentences, or holds what no keyboard types.
         """
         if text is None:
             return None
         if not isinstance(text, str):
             raise RefusedError("The sentence must be text.")
-        words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        words = text.strip()
+        if not words:
+            return None
         if len(words) > self.sentence:
             raise RefusedError(f"The sentence has {len(words)} characters; at most {self.sentence} are taken.")
-        return words or None
+        try:
+            return check_one_sentence(words)
+        except ValueError as error:
+            raise refused(error) from error

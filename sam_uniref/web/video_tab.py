@@ -111,6 +111,7 @@ class _Handlers:
         """Put what is marked or named to the objects, at the video's own size."""
         video = _video(visit)
         sentence = self._site.limits.check_sentence(words)
+        self._site.asked.check_words(sentence)
         placed = visit.placed(_PLACE, "video")
         mask = self._site.asked.mask_at(placed.picture, read_marks(value, placed.picture.shape[:2], placed.number))
         next_object(

@@ -82,3 +82,22 @@ PICTURES = {kind: encoded(noise(16, 24), kind) for kind in ("PNG", "JPEG", "WEBP
 NAMES = st.text(st.characters(codec="utf-8"), max_size=40) | st.sampled_from(
     ["../../../etc/passwd", "a\0b.png", "..", "/etc/passwd", "C:\\boot.ini", "x" * 4096, "\u202egnp.exe"]
 )
+
+
+def mutated(data: st.DataObject, seed: bytes) -> bytes:
+    """A good file cut off, with bits turned, bytes put in, or another file behind it."""
+    kind = data.draw(st.sampled_from(["cut", "flip", "insert", "polyglot", "header"]))
+    if kind == "cut":
+        return seed[: data.draw(st.integers(0, len(seed)))]
+    if kind == "polyglot":
+        return seed + data.draw(st.sampled_from(list(HOSTILE.values())[1:7]))
+    if kind == "header":
+        return data.draw(st.binary(min_size=1, max_size=16)) + seed[16:]
+    changed = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 12))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        if kind == "flip":
+            changed[at] ^= 1 << data.draw(st.integers(0, 7))
+        else:
+            changed[at:at] = data.draw(st.binary(max_size=8))
+    return bytes(changed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from sam_uniref.data.formats.base import DataFormat
 from sam_uniref.data.formats.coco import Coco
 from sam_uniref.data.formats.coco_expressions import CocoExpressions
@@ -19,6 +17,7 @@ from sam_uniref.data.formats.refcoco import RefCoco, RefCocoG, RefCocoGGoogle, R
 from sam_uniref.data.formats.user_folder import FolderImages, FolderVideos
 from sam_uniref.data.formats.visual_genome import VisualGenome
 from sam_uniref.data.formats.youtube_vos import YoutubeVos2018, YoutubeVos2019
+from sam_uniref.nearest import did_you_mean
 
 _IMAGES: tuple[DataFormat, ...] = (
     RefCoco(),
@@ -59,8 +58,6 @@ def named_format(name: str) -> DataFormat:
         ValueError: If there is none of that name; the nearest is named.
     """
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, 1)
-        raise ValueError(
-            f"there is no reader of {name!r}{f'; did you mean {near[0]}?' if near else ''} Known are {sorted(FORMATS)}"
-        )
+        hint = did_you_mean(name, FORMATS) or f"; known are {', '.join(sorted(FORMATS))}"
+        raise ValueError(f"there is no reader of {name!r}{hint}")
     return FORMATS[name]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sam_uniref.data.prepared.problems import Problems
 from sam_uniref.data.prepared.shards import INFO_FILE, PreparedInfo, Shard, read_info
+from sam_uniref.nearest import nearest_path
 from sam_uniref.processes import working_processes
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def chosen_splits(layout: DataFormat, root: Path, splits: tuple[str, ...] | None
         ValueError: If one is not in it.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}")
+        raise FileNotFoundError(f"there is no folder {root}{nearest_path(root)}")
     found = layout.splits(root)
     unknown = set(splits or ()) - set(found)
     if unknown:
