@@ -23,8 +23,8 @@ def build_model(settings: RunSettings) -> TrainableModel:
 
     Raises:
         FileNotFoundError: If a checkpoint, a saved model or the text encoder is not there.
-        ValueError: If one of them is broken or does not fit, an option is unknown, or there are
-            sentences to train on and no text encoder.
+        ValueError: If one of them is broken or does not fit, an option is unknown, the image encoder can't be held in
+            the precision or compiled, or there are sentences to train on and no text encoder.
     """
     model_settings, kind = settings.model, model_class(settings.model.kind)
     # Fresh adapters are part of the run: the same seed starts it the same way.
@@ -42,6 +42,7 @@ def build_model(settings: RunSettings) -> TrainableModel:
             image_size=model_settings.image_size,
             config=model_config(model_settings),
         )
+    model.speed_up_encoder(model_settings.encoder_precision, model_settings.compile)
     spoken = [name for name, data in settings.data.items() if data.weight and data.task in ("ris", "rvos")]
     if spoken and model.text_encoder is None and model_settings.start_from and model_settings.text_encoder:
         model.add_text_encoder(model_settings.text_encoder)
