@@ -139,7 +139,7 @@ def test_a_rounded_encoder_is_not_merged_into(saved: tuple[SamRef, Path]) -> Non
     rounded.sam.speed_up_encoder("bf16")
     before = answers(rounded)
     with pytest.raises(
-        ValueError, match=r"qkv is held in torch\.bfloat16, .* load the model in float32, merge, and then"
+        ValueError, match=r"qkv is held in torch\.bfloat16, .* load the model in float32, merge it, and then"
     ):
         rounded.merge_lora()
     for got, expected in zip(answers(rounded), before, strict=True):
