@@ -10,7 +10,7 @@ ratios to the first row's.
 the CPU, tensors on a GPU. *Error* is the embedding's largest difference from segment-anything's in float32, over its
 largest value. *Mask IoU* is the mean agreement of the masks that one and the same decoder, in float32, makes of this
 embedding and of segment-anything's float32 one, for nine points a picture, three masks a point. With random weights
-masks are as ragged as noise, so that it is a lower bound of what trained ones have; it compares, and is no quality.
+masks are ragged, which makes agreement harder; it compares implementations and precisions, and is no quality.
 
 With ``--pictures`` rows of a picture and a point to masks are measured in the same rounds: segment-anything's
 ``Sam.forward``, transformers' ``SamModel``, and ours, each with its own encoder and decoder; their floor has the
