@@ -213,7 +213,14 @@ class CrossAttention(nn.Module):
         values = torch.cat([reference.values[level] for reference in row])
         return F.scaled_dot_product_attention(queries, keys, values.expand(self.heads, -1, -1))
 
-    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, padding: Tensor) -> Tensor:
+    def forward(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        padding: Tensor,
+        attend: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
         """Attend from projected queries to reference tokens.
 
         Args:
@@ -221,13 +228,15 @@ class CrossAttention(nn.Module):
             keys: ``(N, Lk, C)``, normalised.
             values: ``(N, Lk, C)``.
             padding: ``(N, Lk)`` bool, True = padding.
+            attend: `attend_sdpa` or `attend_flash`; by default the latter where it is usable.
 
         Returns:
             ``(N, Lq, C)``, after the output projection.
         """
         projected_keys = self.split_heads(self.key(keys))
         projected_values = self.split_heads(self.value(values))
-        attend = attend_flash if flash_is_usable(projected_keys, queries.shape[-1]) else attend_sdpa
+        if attend is None:
+            attend = attend_flash if flash_is_usable(projected_keys, queries.shape[-1]) else attend_sdpa
         dropout = self.dropout if self.training else 0.0
         attended = attend(queries.to(projected_keys.dtype), projected_keys, projected_values, padding, dropout)
         return self.output(attended.transpose(1, 2).flatten(2))

@@ -44,11 +44,20 @@ def merge_lora(module: nn.Module) -> None:
     """Add each update to the layer that it is beside, in place, and leave it out: the same outputs but for rounding.
 
     Raises:
-        ValueError: If a merged weight is not finite; nothing of that layer is changed.
+        ValueError: If layers are held in another precision than their updates, and nothing is changed; or a merged
+            weight is not finite, and nothing of that layer is changed.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, BaseTunerLayer)]:
+    layers = [(n, m) for n, m in module.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
+        held = layer.get_base_layer().weight.dtype
+        if any(p.dtype != held for n, p in layer.named_parameters() if "lora_" in n):
+            raise ValueError(
+                f"{name} is held in {held}, where much of LoRA would be rounded away; load the model in float32, merge "
+                'it, and then hold its encoder in half precision, as with model.sam.speed_up_encoder("bf16")'
+            )
+    for name, layer in layers:
         layer.merge(safe_merge=True)
         module.set_submodule(name, layer.get_base_layer())
 

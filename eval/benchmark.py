@@ -1,13 +1,13 @@
 """What this package costs, and what that is beside others and beside what the device can do.
 
-    # SAM's image encoder beside segment-anything's and transformers'
-    python eval/benchmark.py encoder --size vit_b --threads 2 --json encoder.json
+    # SAM's image encoder beside segment-anything's and transformers', and a picture and a point to masks with each
+    python eval/benchmark.py encoder --size vit_b --pictures --threads 2 --json encoder.json
     # a step of training: with the frozen encoder, from a cache, alone; its floor; Markdown and JSON
     python eval/benchmark.py train --size vit_b --json train.json
     # UniFusion alone: beside fused and unfused attention, two references beside a bank of every fifth frame
-    python eval/benchmark.py fusion --json fusion.json
+    python eval/benchmark.py fusion --json fusion.json         # or unifusion
     # these, one after another
-    python eval/benchmark.py all --size tiny --json all.json
+    python eval/benchmark.py all --size tiny --precision float32,bf16 --json all.json
     # tracking
     python eval/benchmark.py track --model vit_b --random-weights --objects 1,2,4,8,16 --frames 10
     # beside the published procedure, on the same weights: the encoder again for every object and frame
@@ -40,9 +40,13 @@ from sam_uniref.eval import (
     track_benchmark,
     train_benchmark,
 )
+from sam_uniref.eval.benchmark_table import add_common_arguments
 from sam_uniref.eval.commands import OneLineParser, say_error
 from sam_uniref.sam import SAM_SIZES
 from sam_uniref.state import write_json
+
+# Other names of subcommands.
+ALIASES = {"fusion": ["unifusion"]}
 
 COMMANDS = {
     "encoder": (encoder_benchmark, "SAM's image encoder beside segment-anything's and transformers'"),
@@ -53,8 +57,8 @@ COMMANDS = {
     "metrics": (metrics_benchmark, "J&F of folders of masks"),
 }
 
-# What `all` measures, and whether it is of a size of SAM's.
-COMPARISONS = {"encoder": True, "train": True, "fusion": False}
+# What `all` measures, and which of its options each takes beside the common ones.
+COMPARISONS = {"encoder": ("size", "pictures", "compile"), "train": ("size",), "fusion": ()}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,34 +66,43 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="what", required=True)
     for name, (module, what) in COMMANDS.items():
-        command = kinds.add_parser(name, help=what)
+        command = kinds.add_parser(name, help=what, aliases=ALIASES.get(name, []))
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     every = kinds.add_parser("all", help=f"{', '.join(COMPARISONS)}, one after another")
     every.add_argument("--size", choices=SAM_SIZES, default="vit_b", help="of SAM")
-    every.add_argument("--runs", type=int, default=5, help="of each way")
-    every.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
-    every.add_argument("--json", type=Path, metavar="PATH", help="write all rows")
+    encoder_benchmark.add_choices(every)
+    add_common_arguments(every, precision=None)
     every.set_defaults(run=run_all)
     return parser.parse_args(arguments)
 
 
 def run_all(arguments: argparse.Namespace) -> None:
-    """One comparison after another, each with its own options' defaults; their rows in one file."""
+    """One comparison after another, with what is not given as each has it by default; their rows in one file."""
     rows: list[dict[str, Any]] = []
     wholes = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, sized in COMPARISONS.items():
+        for name, own in COMPARISONS.items():
             path = Path(folder) / f"{name}.json"
-            options = ["--runs", str(arguments.runs), "--json", str(path)]
-            options += ["--size", arguments.size] if sized else []
-            options += ["--device", arguments.device] if arguments.device is not None else []
-            given = parse_arguments([name, *options])
+            options = options_of(arguments, "runs", "precision", "threads", "device", *own)
+            given = parse_arguments([name, *options, "--json", str(path)])
             given.run(given)
             wholes[name] = json.loads(path.read_text(encoding="utf-8"))
-            rows += [{"benchmark": name, **row} for row in wholes[name].pop("rows")]
+            rows += wholes[name].pop("rows")
     if arguments.json is not None:
         write_json(arguments.json, {"rows": rows, **wholes})
+
+
+def options_of(arguments: argparse.Namespace, *names: str) -> list[str]:
+    """Options as they would be typed; those that were not given are left out."""
+    options = []
+    for name in names:
+        value = getattr(arguments, name)
+        if value is True:
+            options.append(f"--{name}")
+        elif value is not None and value is not False:
+            options += [f"--{name}", ",".join(value) if isinstance(value, list) else str(value)]
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

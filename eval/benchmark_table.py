@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
-from sam_uniref.eval.machine import PRECISIONS, device_line
+from sam_uniref.eval.commands import names_of
+from sam_uniref.eval.machine import device_line
 from sam_uniref.loading import best_device, named_device
+from sam_uniref.sam.image_encoder import PRECISIONS
 from sam_uniref.state import write_json
 
 LIBRARIES = ("torch", "segment-anything", "transformers", "flash-attn")
@@ -28,7 +30,7 @@ class BenchmarkRow:
     """One implementation of one computation. Subclasses add what is counted, such as ``images_per_second``.
 
     Attributes:
-        benchmark: ``encoder``, ``train`` or ``fusion``.
+        benchmark: ``encoder``, ``picture``, ``train`` or ``fusion``.
         implementation: Whose, or which way.
         model: Such as ``vit_b``.
         precision: Of the computation.
@@ -55,23 +57,56 @@ class BenchmarkRow:
         return {**asdict(self), "gap": self.gap}
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all comparisons take."""
+def add_common_arguments(parser: argparse.ArgumentParser, precision: Sequence[str] | None = ("float32",)) -> None:
+    """What all comparisons take.
+
+    Args:
+        parser: To add to.
+        precision: The default.
+    """
     parser.add_argument("--runs", type=int, default=5, help="of each way, in turns; medians are told")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the computation, by autocast")
+    parser.add_argument(
+        "--precision",
+        type=precisions,
+        default=precision and list(precision),
+        help="of the computation, such as float32,bf16",
+    )
+    parser.add_argument("--threads", type=int, help="of the CPU; as many as PyTorch takes by default")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows")
 
 
+def precisions(given: str) -> list[str]:
+    """An argument such as ``float32,bf16``; who says PyTorch's name for one is told what it is called here."""
+    for name, precision in PRECISIONS.items():
+        theirs = str(precision).removeprefix("torch.")
+        if theirs != name and theirs in given.split(","):
+            raise argparse.ArgumentTypeError(f"{theirs!r} is called {name} here")
+    return names_of(tuple(PRECISIONS))(given)
+
+
 def chosen_device(arguments: argparse.Namespace) -> torch.device:
-    """That of `add_common_arguments`, whose numbers are checked.
+    """That of `add_common_arguments`, whose numbers are checked, and whose threads are set.
 
     Raises:
-        ValueError: If there is no such device, or the runs are fewer than one.
+        ValueError: If there is no such device, or the runs or threads are fewer than one.
     """
-    if arguments.runs < 1:
-        raise ValueError(f"--runs must be at least 1, got {arguments.runs}")
+    check_positive(arguments, "runs", "threads")
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     return best_device() if arguments.device is None else named_device(arguments.device)
+
+
+def check_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Refuse numbers below one; what is not given is not looked at.
+
+    Raises:
+        ValueError: Naming the option.
+    """
+    for name in names:
+        given = getattr(arguments, name)
+        if given is not None and given < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {given}")
 
 
 def library_versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from sam_uniref.nearest import did_you_mean
@@ -32,3 +33,16 @@ def counts(given: str) -> list[int]:
     if not all(part.isdecimal() and int(part) for part in parts):
         raise argparse.ArgumentTypeError(f"whole numbers from 1 on, such as 1,2,4, are needed, got {given!r}")
     return [int(part) for part in parts]
+
+
+def names_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """For an argument of some of these names, with commas between them; each is taken once."""
+
+    def parse(given: str) -> list[str]:
+        names = given.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+        return list(dict.fromkeys(names))
+
+    return parse

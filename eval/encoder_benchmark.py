@@ -3,11 +3,18 @@
 All encoders have the same random weights and encode the same pictures of noise, each in its turn, round after round,
 so that a machine that is busy for a while is so for all. In the same rounds stand a large matrix product in each
 precision and a large copy. The *floor* is what the encoder's matrix products would take at the speed of the one, or
-their bytes at that of the other, whichever is longer; *of floor* is the floor over the time measured.
+their bytes at that of the other, whichever is longer; the *gap* is the time over the floor. *Speed* and *memory* are
+ratios to the first row's.
 
 *Peak memory* is that of one batch in a fresh process with nothing but this encoder in it: all its resident memory on
 the CPU, tensors on a GPU. *Error* is the embedding's largest difference from segment-anything's in float32, over its
-largest value.
+largest value. *Mask IoU* is the mean agreement of the masks that one and the same decoder, in float32, makes of this
+embedding and of segment-anything's float32 one, for nine points a picture, three masks a point. With random weights
+masks are ragged, which makes agreement harder; it compares implementations and precisions, and is no quality.
+
+With ``--pictures`` rows of a picture and a point to masks are measured in the same rounds: segment-anything's
+``Sam.forward``, transformers' ``SamModel``, and ours, each with its own encoder and decoder; their floor has the
+decoder's products too, and their mask IoU is that of the whole answer, to ``Sam.forward``'s in float32.
 """
 
 from __future__ import annotations
@@ -17,49 +24,65 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import Sam
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sam_uniref.eval.benchmark_table import BenchmarkRow, add_common_arguments, check_positive, chosen_device, report
+from sam_uniref.eval.commands import names_of
 from sam_uniref.eval.encoder_costs import COPY, Probe, peak_probes, products
-from sam_uniref.eval.encoders import COMPILED, IMPLEMENTATIONS, Case, build, noise, peak_alone, random_encoder
-from sam_uniref.eval.machine import device_line, wait_for
-from sam_uniref.loading import best_device, named_device
+from sam_uniref.eval.encoders import COMPILED, IMPLEMENTATIONS, ORIGINAL, Case, noise, random_sam
+from sam_uniref.eval.floor import counted_flops
+from sam_uniref.eval.machine import wait_for
+from sam_uniref.eval.whole_pictures import (
+    build_task,
+    decoded,
+    masks_of_points,
+    mean_iou,
+    peak_alone,
+    prompted_host,
+)
 from sam_uniref.sam import SAM_SIZES, ImageEncoder
 from sam_uniref.sam.image_encoder import PRECISIONS
-from sam_uniref.state import write_json
 
-_LIBRARIES = ("segment-anything", "transformers")
 _UNITS = {COPY: "B"}
 
 
-@dataclass(frozen=True)
-class Row(Case):
-    """What it took.
+@dataclass(frozen=True, kw_only=True)
+class EncoderRow(BenchmarkRow):
+    """One implementation in one precision. The benchmark is ``encoder``, or ``picture``: a point's masks.
 
     Attributes:
+        image_size: Side of the input square in pixels.
+        batch_size: Pictures at once.
         images_per_second: By the median.
-        seconds_median: A batch.
         seconds_fastest: A batch.
-        peak_memory_mb: Alone.
-        error: Of the embedding.
-        floor_seconds: Of a batch in this precision.
-        of_floor: The floor over the median.
+        speed: Times the pictures a second of the first row of the benchmark.
+        memory: The peak over that row's.
+        error: Of the embedding; None for masks.
+        mask_iou: Agreement of masks.
     """
 
+    image_size: int
+    batch_size: int
     images_per_second: float
-    seconds_median: float
     seconds_fastest: float
-    peak_memory_mb: float
-    error: float
-    floor_seconds: float
-    of_floor: float
+    speed: float
+    memory: float
+    error: float | None
+    mask_iou: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How near a case's answer is to segment-anything's in float32; see `EncoderRow`."""
+
+    error: float | None
+    mask_iou: float
 
 
 @dataclass(frozen=True)
@@ -67,19 +90,22 @@ class Floor:
     """What can't be done without, and how fast the machine does it.
 
     Attributes:
-        operations: Of all matrix products of a batch.
+        operations: Of all matrix products of a batch in the encoder.
         elements: That they read and write.
+        decoder_operations: Of a point's masks, for a batch; in float32 whatever the encoder is in.
         per_second: Operations by precision, and bytes copied.
     """
 
     operations: int
     elements: int
+    decoder_operations: float
     per_second: dict[str, float]
 
-    def seconds(self, precision: str) -> float:
-        """Of a batch."""
-        moved = self.elements * PRECISIONS[precision].itemsize
-        return max(self.operations / self.per_second[precision], moved / self.per_second[COPY])
+    def seconds(self, case: Case) -> float:
+        """Of a batch. The decoder's share is told at the speed of the case's precision: no more than the truth."""
+        moved = self.elements * PRECISIONS[case.precision].itemsize
+        operations = self.operations + (self.decoder_operations if case.picture else 0)
+        return max(operations / self.per_second[case.precision], moved / self.per_second[COPY])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,32 +114,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, help="side of the input square in pixels; SAM's own by default")
     parser.add_argument("--batch-size", type=int, default=1, help="pictures at once")
     parser.add_argument(
-        "--precisions", type=_names(tuple(PRECISIONS)), default=["float32", "bf16"], help="such as float32,bf16"
-    )
-    parser.add_argument(
         "--implementations",
-        type=_names(IMPLEMENTATIONS),
+        type=names_of(IMPLEMENTATIONS),
         default=[name for name in IMPLEMENTATIONS if name != COMPILED],
         help=f"of: {', '.join(IMPLEMENTATIONS)}",
     )
-    parser.add_argument("--compile", action="store_true", help="ours compiled too")
-    parser.add_argument("--runs", type=int, default=5, help="rounds, after one that warms up")
-    parser.add_argument("--threads", type=int, help="of the CPU; as many as PyTorch takes by default")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; the best there is by default")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows, and what was counted and measured")
+    add_choices(parser)
+    add_common_arguments(parser, precision=["float32", "bf16"])
 
 
-def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
-    """For an argument of some of these names, with commas between them."""
-
-    def parse(given: str) -> list[str]:
-        names = given.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
-        return names
-
-    return parse
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """What is measured beside the rest."""
+    parser.add_argument("--pictures", action="store_true", help="a picture and a point to masks, beside the encoder")
+    parser.add_argument("--compile", action="store_true", help="our image encoder compiled too")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -122,77 +135,93 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: If a number is too small, or the image size does not fit.
     """
-    for name in ("batch_size", "runs", "threads"):
-        given = getattr(arguments, name)
-        if given is not None and given < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {given}")
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    device = best_device() if arguments.device is None else named_device(arguments.device)
+    check_positive(arguments, "batch_size")
+    device = chosen_device(arguments)
     rows, floor = measure(arguments, device)
-    title = f"{device_line(device)}, " + ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
-    if arguments.json is not None:
-        rest = {"runs": arguments.runs, "floor": asdict(floor), "rows": [asdict(row) for row in rows]}
-        write_json(arguments.json, {"device": title, **rest})
-    sys.stdout.write(markdown(rows, floor, f"{title}; medians of {arguments.runs}"))
+    report(rows, device, arguments.json, runs=arguments.runs, floor=asdict(floor))
+    sys.stdout.write(f"\n{in_words(floor)}\n")
 
 
-def measure(arguments: argparse.Namespace, device: torch.device) -> tuple[list[Row], Floor]:
+def measure(arguments: argparse.Namespace, device: torch.device) -> tuple[list[EncoderRow], Floor]:
     """All implementations in all precisions, one after the other in each round; then the memory of each alone."""
-    encoder = random_encoder(arguments.size, arguments.image_size)
+    sam = random_sam(arguments.size, arguments.image_size)
     names = list(dict.fromkeys([*arguments.implementations, *([COMPILED] if arguments.compile else [])]))
-    asked = (arguments.size, encoder.img_size, arguments.batch_size, str(device), torch.get_num_threads())
-    cases = [Case(name, asked[0], precision, *asked[1:]) for precision in arguments.precisions for name in names]
-    probes = peak_probes(device, {name: PRECISIONS[name] for name in arguments.precisions})
-    seconds, errors = time_in_turn(cases, probes, encoder, arguments.runs, device)
-    needed = list(products(ImageEncoder(encoder), arguments.batch_size))
+    asked = (arguments.size, sam.image_encoder.img_size, arguments.batch_size, str(device), torch.get_num_threads())
+    cases = [
+        Case(name, asked[0], precision, *asked[1:], picture)
+        for picture in ((False, True) if arguments.pictures else (False,))
+        for precision in arguments.precision
+        for name in names
+    ]
+    probes = peak_probes(device, {name: PRECISIONS[name] for name in arguments.precision})
+    seconds, answers = time_in_turn(cases, probes, sam, arguments.runs, device)
+    needed = list(products(ImageEncoder(sam.image_encoder), arguments.batch_size))
     floor = Floor(
         sum(product.operations for product in needed),
         sum(product.elements for product in needed),
+        decoder_operations(sam, arguments.batch_size),
         {name: probe.work / min(seconds[name]) for name, probe in probes.items()},
     )
-    del encoder
+    del sam
+    peaks = {case: peak_alone(case) for case in tqdm(cases, desc="memory", unit="process")}
+    return rows_of(cases, seconds, peaks, answers, floor), floor
+
+
+def rows_of(
+    cases: Sequence[Case],
+    seconds: Mapping[Case | str, list[float]],
+    peaks: Mapping[Case, float],
+    answers: Mapping[Case, Answer],
+    floor: Floor,
+) -> list[EncoderRow]:
+    """What was measured, with the first case of its kind beside each."""
+    medians = {case: statistics.median(seconds[case]) for case in cases}
     rows = []
-    for case in tqdm(cases, desc="memory", unit="process"):
-        times = seconds[case]
-        median = statistics.median(times)
-        least = floor.seconds(case.precision)
+    for case in cases:
+        first = next(other for other in cases if other.picture == case.picture)
         rows.append(
-            Row(
-                **asdict(case),
-                images_per_second=case.batch_size / median,
-                seconds_median=median,
-                seconds_fastest=min(times),
-                peak_memory_mb=peak_alone(case),
-                error=errors[case],
-                floor_seconds=least,
-                of_floor=least / median,
+            EncoderRow(
+                benchmark="picture" if case.picture else "encoder",
+                implementation=case.implementation,
+                model=case.model,
+                precision=case.precision,
+                seconds=medians[case],
+                peak_memory_mb=peaks[case],
+                floor_seconds=floor.seconds(case),
+                image_size=case.image_size,
+                batch_size=case.batch_size,
+                images_per_second=case.batch_size / medians[case],
+                seconds_fastest=min(seconds[case]),
+                speed=medians[first] / medians[case],
+                memory=peaks[case] / peaks[first],
+                error=answers[case].error,
+                mask_iou=answers[case].mask_iou,
             )
         )
-    return rows, floor
+    return rows
 
 
 @torch.no_grad()
 def time_in_turn(
-    cases: Sequence[Case], probes: Mapping[str, Probe], encoder: ImageEncoderViT, runs: int, device: torch.device
-) -> tuple[dict[Case | str, list[float]], dict[Case, float]]:
-    """Seconds of each case and probe in each round, and the errors of the cases.
+    cases: Sequence[Case], probes: Mapping[str, Probe], sam: Sam, runs: int, device: torch.device
+) -> tuple[dict[Case | str, list[float]], dict[Case, Answer]]:
+    """Seconds of each case and probe in each round, and how near the answers of the cases are.
 
     Args:
         cases: All of one model, size and device.
         probes: By name.
-        encoder: segment-anything's, whose weights all have.
+        sam: segment-anything's, whose weights all have.
         runs: Rounds that count; the one before them compiles and warms up.
         device: To wait for.
     """
     pixels = noise(cases[0])
-    encoder.to(device).eval()
-    wanted = encoder(pixels)
+    sam.to(device).eval()
+    near = nearness(cases, sam, pixels)
     tasks: dict[Case | str, Callable[[], Tensor]] = {name: probe.run for name, probe in probes.items()}
     for case in cases:
-        tasks[case] = partial(build(case, encoder), pixels)
+        tasks[case] = partial(build_task(case, sam), pixels)
     seconds: dict[Case | str, list[float]] = {task: [] for task in tasks}
-    errors = {}
+    answers = {}
     for number in tqdm(range(runs + 1), desc="time", unit="round"):
         for task, function in tasks.items():
             start = time.perf_counter()
@@ -201,34 +230,40 @@ def time_in_turn(
             if number:
                 seconds[task].append(time.perf_counter() - start)
             elif isinstance(task, Case):
-                errors[task] = float((result.float() - wanted).abs().max() / wanted.abs().max())
-    return seconds, errors
+                answers[task] = near(task, result)
+    return seconds, answers
 
 
-def markdown(rows: Sequence[Row], floor: Floor, title: str) -> str:
-    """A table for a page: ratios are to the first implementation's in the first precision."""
-    first = rows[0]
-    heads = ("implementation", "precision", "images/s", "s", "speed", "peak MB", "memory", "floor, s", "of floor")
-    lines = [
-        f"`{first.model}`, {first.image_size} px, batches of {first.batch_size}; {title}.",
-        "",
-        f"| {' | '.join((*heads, 'error'))} |",
-        "|---|---|" + "---:|" * (len(heads) - 1),
-    ]
-    for row in rows:
-        cells = (
-            row.implementation,
-            row.precision,
-            f"{row.images_per_second:.3g}",
-            f"{row.seconds_median:.3g}",
-            f"{row.images_per_second / first.images_per_second:.2f} x",
-            f"{row.peak_memory_mb:.0f}",
-            f"{row.peak_memory_mb / first.peak_memory_mb:.2f} x",
-            f"{row.floor_seconds:.3g}",
-            f"{row.of_floor:.0%}",
-            f"{row.error:.1e}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+def nearness(cases: Sequence[Case], sam: Sam, pixels: Tensor) -> Callable[[Case, Tensor], Answer]:
+    """Compares what cases give with what segment-anything gives in float32."""
+    host = prompted_host(sam)
+    wanted = sam.image_encoder(pixels)
+    masks = masks_of_points(host, wanted)
+    pictures = [replace(case, implementation=ORIGINAL, precision="float32") for case in cases if case.picture]
+    whole = build_task(pictures[0], sam)(pixels) if pictures else None
+
+    def near(case: Case, result: Tensor) -> Answer:
+        if whole is not None and case.picture:
+            return Answer(None, mean_iou(result, whole))
+        error = float((result.float() - wanted).abs().max() / wanted.abs().max())
+        return Answer(error, mean_iou(masks_of_points(host, result), masks))
+
+    return near
+
+
+@torch.no_grad()
+def decoder_operations(sam: Sam, batch_size: int) -> float:
+    """Of a point's three masks in each picture of a batch."""
+    host = prompted_host(sam)
+    embedding = torch.zeros(1, host.channels, *sam.prompt_encoder.image_embedding_size, device=sam.device)
+    middle = embedding.new_full((1, 1, 2), host.transform.size / 2)
+    label = torch.ones(1, 1, dtype=torch.int64, device=sam.device)
+    return batch_size * counted_flops(lambda: decoded(host, embedding, middle, label))
+
+
+def in_words(floor: Floor) -> str:
+    """A line under the table."""
     speeds = ", ".join(f"{value / 1e9:.0f} G{_UNITS.get(of, 'FLOP')}/s {of}" for of, value in floor.per_second.items())
     counted = f"{floor.operations / 1e9:.1f} GFLOP and {floor.elements / 1e6:.0f} M elements of matrix products a batch"
-    return "\n".join([*lines, "", f"Floor: {counted}; measured in the same run: {speeds}.", ""])
+    masks = f"{floor.decoder_operations / 1e9:.1f} GFLOP of a point's masks"
+    return f"Floor: {counted}; {masks}; measured in the same run: {speeds}."

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
+from typing import Any
 
 import torch
-from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 
-from sam_uniref.memory import peak_megabytes, release_free, reset_peak
 from sam_uniref.sam import ImageEncoder, build_sam
 from sam_uniref.sam.compilation import CompiledBlocks
 from sam_uniref.sam.image_encoder import PRECISIONS
@@ -48,6 +46,7 @@ class Case:
         batch_size: Pictures at once.
         device: Its name.
         threads: Of the CPU.
+        picture: A picture and a point to masks, see `whole_pictures`, and not the image encoder alone.
     """
 
     implementation: str
@@ -57,23 +56,28 @@ class Case:
     batch_size: int
     device: str
     threads: int
+    picture: bool = False
 
 
-def random_encoder(size: str, image_size: int | None) -> ImageEncoderViT:
-    """segment-anything's encoder; its tables of positions, which are zeros at first, are random too.
+def random_sam(size: str, image_size: int | None) -> Sam:
+    """segment-anything's; the encoder's tables of positions, which are zeros at first, are random too.
 
     Raises:
         ValueError: If the image size is no multiple of the patch size.
     """
     torch.manual_seed(0)
-    sam = build_sam(size)
-    encoder = sam.image_encoder.requires_grad_(False)
-    for name, parameter in encoder.named_parameters():
+    sam = build_sam(size).requires_grad_(False)
+    for name, parameter in sam.image_encoder.named_parameters():
         if "pos" in name:
             parameter.normal_(0, 0.1)
     if image_size is not None:
         resize_sam(sam, image_size)
-    return encoder
+    return sam
+
+
+def random_encoder(size: str, image_size: int | None) -> ImageEncoderViT:
+    """The image encoder of a `random_sam`."""
+    return random_sam(size, image_size).image_encoder
 
 
 def noise(case: Case) -> Tensor:
@@ -105,13 +109,25 @@ def build(case: Case, encoder: ImageEncoderViT) -> Encode:
 
 def _transformers_encoder(encoder: ImageEncoderViT) -> nn.Module:
     """That of transformers with the very weights of segment-anything's."""
-    from transformers.models.sam.configuration_sam import SamVisionConfig
     from transformers.models.sam.modeling_sam import SamVisionEncoder
 
+    config = vision_config(encoder)
+    config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        other = SamVisionEncoder(config)
+    other.load_state_dict(renamed(encoder.state_dict(), _TRANSFORMERS_NAMES), assign=True)
+    return other.requires_grad_(False)
+
+
+def vision_config(encoder: ImageEncoderViT) -> Any:
+    """What transformers builds the same encoder from."""
+    from transformers.models.sam.configuration_sam import SamVisionConfig
+
     first, windowed = encoder.blocks[0], [block.window_size for block in encoder.blocks]
-    config = SamVisionConfig(
+    return SamVisionConfig(
         hidden_size=encoder.pos_embed.shape[-1],
         output_channels=encoder.neck[0].out_channels,
+        num_pos_feats=encoder.neck[0].out_channels // 2,
         num_hidden_layers=len(encoder.blocks),
         num_attention_heads=first.attn.num_heads,
         image_size=encoder.img_size,
@@ -120,32 +136,13 @@ def _transformers_encoder(encoder: ImageEncoderViT) -> nn.Module:
         window_size=max(windowed),
         global_attn_indexes=[index for index, window in enumerate(windowed) if window == 0],
     )
-    config._attn_implementation = "sdpa"
-    with torch.device("meta"):
-        other = SamVisionEncoder(config)
-    state = {}
-    for name, tensor in encoder.state_dict().items():
-        for theirs, renamed in _TRANSFORMERS_NAMES.items():
-            name = name.replace(theirs, renamed)
-        state[name] = tensor
-    other.load_state_dict(state, assign=True)
-    return other.requires_grad_(False)
 
 
-def peak_alone(case: Case) -> float:
-    """Peak memory in MB of one batch in a process of its own, after one that warms up."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_here, case).result()
-
-
-@torch.no_grad()
-def _peak_here(case: Case) -> float:
-    """Of this process, which did nothing else."""
-    torch.set_num_threads(case.threads)
-    device = torch.device(case.device)
-    encode, pixels = build(case, random_encoder(case.model, case.image_size)), noise(case)
-    encode(pixels)
-    release_free(device)
-    reset_peak(device)
-    encode(pixels)
-    return peak_megabytes(device)
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors by other names, of which parts are replaced one after another."""
+    found = {}
+    for name, tensor in state.items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        found[name] = tensor
+    return found

@@ -1,12 +1,10 @@
-"""What figures are measured on, and in what precision."""
+"""What figures are measured on."""
 
 from __future__ import annotations
 
 import platform
 
 import torch
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def device_line(device: torch.device) -> str:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -35,7 +36,6 @@ from sam_uniref.train.step import take_step
 
 STAGES = {"ris": "image", "fss": "image", "vos": "video"}
 IMAGE_SIZE, FRAME_SIZE = (480, 640), (480, 854)
-MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 _GROUPS = 8  # a sample of a batch
 _SENTENCES = ("the large red circle left of the blue square", "a small green star at the top")
 
@@ -121,7 +121,7 @@ class MadeUpTraining:
         task: ``ris``, ``fss`` or ``vos``.
         folder: To put pictures and features into.
         batch_size: Samples of a step.
-        precision: As `sam_uniref.eval.machine.PRECISIONS` has it.
+        precision: One of `sam_uniref.sam.image_encoder.PRECISIONS`.
         device: To train on.
         encoder: Without, there is no image encoder.
         workers: Processes of the loader; with none, loading is part of a step's time.
@@ -146,11 +146,12 @@ class MadeUpTraining:
             stage=STAGES[self.task],
             output=str(self.folder),
             batch_size=self.batch_size,
-            precision=MIXED_PRECISION[self.precision],
+            precision="no" if self.precision == "float32" else self.precision,
             workers=self.workers,
             tracker="none",
             data={"made_up": data},
         )
+        AcceleratorState._reset_state()  # of the run before, whose precision would be that of the whole process
         self.accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=self.settings.precision)
         self.model = made_up_model(self.size, self.task, encoder=self.encoder).to(self.device)
         self._datasets = build_datasets(self.settings)

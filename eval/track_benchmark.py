@@ -27,13 +27,14 @@ from tqdm.auto import tqdm
 
 from sam_uniref.adapters import ReferenceFeatures, concat
 from sam_uniref.eval.commands import counts
-from sam_uniref.eval.machine import PRECISIONS, device_line, wait_for
+from sam_uniref.eval.machine import device_line, wait_for
 from sam_uniref.eval.object_cost import unavoidable_parts
 from sam_uniref.interfaces import MaskPrediction
 from sam_uniref.loading import best_device, load_class_for_use, named_device
 from sam_uniref.memory import peak_megabytes, reset_peak
 from sam_uniref.packaged import PACKAGED
 from sam_uniref.sam import SAM_SIZES
+from sam_uniref.sam.image_encoder import PRECISIONS
 from sam_uniref.samref import SamRef
 from sam_uniref.state import whole_file, write_json
 from sam_uniref.tracking import VideoTracker

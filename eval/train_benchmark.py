@@ -27,14 +27,14 @@ import torch
 from sam_uniref.adapters import UniFusion
 from sam_uniref.data import Task
 from sam_uniref.eval.benchmark_table import BenchmarkRow, add_common_arguments, chosen_device, report
-from sam_uniref.eval.commands import counts
+from sam_uniref.eval.commands import counts, names_of
 from sam_uniref.eval.floor import Peaks, counted_flops, measure_peaks
 from sam_uniref.eval.fusion_benchmark import products_as_written
-from sam_uniref.eval.machine import PRECISIONS
 from sam_uniref.eval.made_up_training import STAGES, MadeUpTraining
 from sam_uniref.eval.side_by_side import in_fresh_process, seconds_in_turns
 from sam_uniref.memory import peak_megabytes, reset_peak
 from sam_uniref.sam import SAM_SIZES
+from sam_uniref.sam.image_encoder import PRECISIONS
 
 WITH_ENCODER, FROM_CACHE = "training with the encoder", "training from the cache"
 ENCODER, STEP, AS_WRITTEN = "encoder alone", "step alone", "step alone, as written"
@@ -67,30 +67,14 @@ class TrainRow(BenchmarkRow):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``benchmark.py train``."""
-    parser.add_argument("--size", type=sizes, default=["vit_b"], help="of SAM: tiny, vit_b, vit_l, vit_h, or several")
-    parser.add_argument("--tasks", type=tasks, default=list(STAGES), help="such as ris,fss,vos")
+    parser.add_argument(
+        "--size", type=names_of(SAM_SIZES), default=["vit_b"], help="of SAM: tiny, vit_b, vit_l, vit_h, or several"
+    )
+    parser.add_argument("--tasks", type=names_of(tuple(STAGES)), default=list(STAGES), help="such as ris,fss,vos")
     parser.add_argument("--batch-size", type=counts, default=[2], help="samples of a step, such as 2")
     parser.add_argument("--without-encoder", action="store_true", help="do not build it; leave out what runs it")
     parser.add_argument("--workers", type=int, default=0, help="loader processes; without, loading is part of a step")
     add_common_arguments(parser)
-
-
-def sizes(given: str) -> list[str]:
-    """An argument such as ``vit_b,vit_h``."""
-    return _of(given, SAM_SIZES)
-
-
-def tasks(given: str) -> list[str]:
-    """An argument such as ``ris,vos``."""
-    return _of(given, tuple(STAGES))
-
-
-def _of(given: str, known: tuple[str, ...]) -> list[str]:
-    """Names separated by commas, all of which are known."""
-    names = given.split(",")
-    if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"some of {', '.join(known)} are needed, got {unknown[0]!r}")
-    return names
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -107,26 +91,25 @@ def measure(arguments: argparse.Namespace) -> list[TrainRow]:
     device = chosen_device(arguments)
     if arguments.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {arguments.workers}")
-    peaks = measure_peaks(device, PRECISIONS[arguments.precision])
     return [
         row
+        for precision in arguments.precision
+        for peaks in [measure_peaks(device, PRECISIONS[precision])]
         for size in arguments.size
         for task in arguments.tasks
         for batch_size in arguments.batch_size
-        for row in measure_task(arguments, size, cast(Task, task), batch_size, device, peaks)
+        for given in [_Given(size, task, batch_size, precision, str(device), not arguments.without_encoder)]
+        for row in measure_task(given, arguments.runs, arguments.workers, peaks)
     ]
 
 
-def measure_task(
-    arguments: argparse.Namespace, size: str, task: Task, batch_size: int, device: torch.device, peaks: Peaks
-) -> list[TrainRow]:
-    """The rows of one task and size."""
-    given = _Given(size, task, batch_size, arguments.precision, str(device), not arguments.without_encoder)
+def measure_task(given: _Given, runs: int, workers: int, peaks: Peaks) -> list[TrainRow]:
+    """The rows of one task, size and precision."""
     with tempfile.TemporaryDirectory() as folder:
-        training = given.training(Path(folder), arguments.workers)
+        training = given.training(Path(folder), workers)
         ways = ways_of(training)
         work = {name: counted_flops(way) for name, way in ways.items()}
-        seconds = seconds_in_turns(ways, arguments.runs, device, f"{size}, {task}")
+        seconds = seconds_in_turns(ways, runs, training.device, f"{given.size}, {given.task}, {given.precision}")
         moved = _PASSES * 4.0 * sum(p.numel() for p in training.model.parameters() if p.requires_grad)
     median = {name: statistics.median(found) for name, found in seconds.items()}
     rows = []
@@ -136,14 +119,14 @@ def measure_task(
             TrainRow(
                 benchmark="train",
                 implementation=name,
-                model=size,
-                precision=arguments.precision,
+                model=given.size,
+                precision=given.precision,
                 seconds=median[name],
                 peak_memory_mb=peak,
                 floor_seconds=peaks.floor(work[name], 0.0 if name == ENCODER else moved),
-                task=task,
-                batch_size=batch_size,
-                samples_per_second=batch_size / median[name],
+                task=given.task,
+                batch_size=given.batch_size,
+                samples_per_second=given.batch_size / median[name],
                 flops=work[name],
                 peak_less_weights_mb=peak - weights,
             )

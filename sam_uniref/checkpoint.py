@@ -59,11 +59,7 @@ def save_pretrained(model: PluggedSam, folder: str | Path, card: Mapping[str, An
     """
     from safetensors.torch import save_file
 
-    if model.config.sam.checkpoint is None and model.sam.is_rounded:
-        raise ValueError(
-            "the base SAM has no file and would be saved with this model, but its image encoder was rounded to half "
-            'precision; build or load the model with encoder_precision="float32" to save it'
-        )
+    check_base(model)
     with model_folder(model, folder, TRAINED_FILE, card) as temporary:
         if model.config.sam.checkpoint is None:
             with model.without_lora():
@@ -71,6 +67,19 @@ def save_pretrained(model: PluggedSam, folder: str | Path, card: Mapping[str, An
                     n: t.detach().cpu().contiguous() for n, t in without_aliases(model.sam.own_state_dict()).items()
                 }
             save_file(base, temporary / BASE_FILE, {"format": "pt"})
+
+
+def check_base(model: PluggedSam) -> None:
+    """Refuse a model whose base SAM would be saved with it, and was rounded.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    if model.config.sam.checkpoint is None and model.sam.is_rounded:
+        raise ValueError(
+            "the base SAM has no file and would be saved with this model, but its image encoder was rounded to half "
+            'precision; build or load the model with encoder_precision="float32" to save it'
+        )
 
 
 @contextmanager

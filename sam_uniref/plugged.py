@@ -176,6 +176,17 @@ class PluggedSam(TrainableModel):
 
         save_pretrained(self, save_directory, card)
 
+    def speed_up_encoder(self, precision: str = "float32", compile: bool = False) -> None:  # noqa: A002
+        """See `SamHost.speed_up_encoder`, for a model that is to be trained and saved.
+
+        Raises:
+            ValueError: If the host's encoder has no such choice, or the model could not be saved then.
+        """
+        from sam_uniref.checkpoint import check_base
+
+        self.sam.speed_up_encoder(precision, compile)
+        check_base(self)
+
     # ---- Encoding pictures ----
 
     @property

@@ -255,7 +255,7 @@ class SamRef(PluggedSam):
         reference, and `refine`. Such a model can't be saved; merge a loaded one.
 
         Raises:
-            ValueError: If there is no LoRA.
+            ValueError: If there is no LoRA, or its encoder is held in half precision: hold it in that afterwards.
         """
         encoders = {name: encoder for name, (encoder, _) in lora_encoders(self).items() if has_lora(encoder)}
         if not encoders:

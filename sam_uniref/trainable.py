@@ -138,6 +138,22 @@ class TrainableModel(Predictor, HubModel):
         """What `checkpoint_activations` is about, each run by being called; one may lie in another."""
         return []
 
+    def speed_up_encoder(self, precision: str = "float32", compile: bool = False) -> None:  # noqa: A002
+        """Choose how a frozen image encoder is computed; only that of a SAM has a choice.
+
+        Args:
+            precision: ``"float32"``.
+            compile: False.
+
+        Raises:
+            ValueError: If it is to be anything else.
+        """
+        if precision != "float32" or compile:
+            raise ValueError(
+                f"encoder_precision and compile are for a frozen SAM's image encoder, not for a {self.config.kind}'s; "
+                "leave them out, or train with precision=bf16"
+            )
+
     def add_text_encoder(self, text_encoder: str | Path) -> None:
         """Give a model without sentences a text encoder, whose resizer is fresh.
 

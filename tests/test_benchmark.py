@@ -80,6 +80,7 @@ def test_peak_memory_begins_anew() -> None:
         (["track", "--model=tiny", "--objects=1", "--frames=1", "--object-cost"], "needs two numbers of objects"),
         (["track", "--model", "tiny", "--published-frames", "0"], "--published-frames must be at least 1"),
         (["track", "--model", "tiny", "--image-size", "100"], "image_size must be a positive multiple"),
+        (["track", "--model", "tiny", "--precision", "bfloat16"], "invalid choice: 'bfloat16'"),
         (["nothing"], "invalid choice"),
     ],
 )

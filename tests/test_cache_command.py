@@ -10,14 +10,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from cached import flip_bit, shards
+import torch
+from cached import QuickBackbone, flip_bit, shards
 from command import answer, assert_refused, run
 from folders import make_folder
+from PIL import Image
 from runs import ENVIRONMENT, write_config
 
-from sam_uniref.cache import CacheDescription, FeatureCache, broken_shards
+from sam_uniref.cache import CacheDescription, CacheWriter, FeatureCache, broken_shards, open_cache
 from sam_uniref.cache.description import read_description
+from sam_uniref.commands.cache import _choose_computation
+from sam_uniref.sam import SamHost
 from sam_uniref.samref import SamRef
 
 PICTURES = 9  # of the made-up folder: six of classes, two frames, a still
@@ -123,6 +128,63 @@ def test_a_run_s_settings_name_everything(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_encoder_held_in_half_precision_is_told_from_others(folder: Path, tmp_path: Path) -> None:
+    exact, rounded = (SamRef.from_pretrained("tiny", encoder_precision=name).sam for name in ("float32", "bf16"))
+    caches = {}
+    for compute in ("float32", "bf16"):
+        out = tmp_path / compute
+        done = run(*arguments(folder, out, "--compute", compute, "--precision", "float32", "--task", "fss"))
+        assert done.exit_code == 0, done.output
+        assert described(out).computed_in == compute
+        caches[compute] = open_cache(out, exact)
+    assert described(tmp_path / "float32").encoder != described(tmp_path / "bf16").encoder
+    picture = np.array(Image.open(folder / "classes" / "bar" / "1.jpg").convert("RGB"))
+    pixels = exact.transform.image(picture)[0][None]
+    for compute, host in (("float32", exact), ("bf16", rounded)):
+        with torch.inference_mode():
+            wanted = host.encode(pixels)[0][0]
+        torch.testing.assert_close(caches[compute].levels([picture], ["1"])[0], wanted, rtol=0, atol=1e-6)
+
+    assert open_cache(tmp_path / "bf16", rounded).description.computed_in == "bf16"
+    with pytest.raises(ValueError, match="computed_in float32 instead of bf16"):
+        open_cache(tmp_path / "float32", rounded)
+    again = run(*arguments(folder, tmp_path / "bf16", "--precision", "float32", "--task", "fss"))
+    assert_refused(again, "computed_in bf16 instead of float32")
+    with pytest.raises(
+        ValueError, match="the encoder is held in float32, and the cache is of one that computes in bf16"
+    ):
+        CacheWriter(tmp_path / "bf16", exact, described(tmp_path / "bf16"))
+
+
+def test_another_host_s_encoder_runs_under_autocast() -> None:
+    host = QuickBackbone()
+    assert _choose_computation(host, "bf16", False) == "bfloat16"
+    assert _choose_computation(host, None, False) == "float32"
+    with pytest.raises(ValueError, match="--compile is for SAM's own image encoder, not for a QuickBackbone's"):
+        _choose_computation(host, None, True)
+
+
+def test_as_a_run_has_its_encoder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[bool] = []
+    speed_up = SamHost.speed_up_encoder
+
+    def watched(self: SamHost, precision: str = "float32", compile: bool = False) -> None:  # noqa: A002
+        compiled.append(compile)
+        speed_up(self, precision)
+
+    monkeypatch.setattr(SamHost, "speed_up_encoder", watched)
+    data = {"fss": {"root": str(folder), "task": "fss", "views": 1}}
+    config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", data=data, cache=str(tmp_path / "features"))
+    given = ["cache", "--data", config, "--device", "cpu", "model.encoder_precision=bf16", "model.checkpoint=tiny"]
+    done = run(*given, "--compile")
+    assert done.exit_code == 0, done.output
+    assert described(tmp_path / "features").computed_in == "bf16"
+    assert compiled[-1]
+    run(*given, "model.compile=true", "--plan")
+    assert compiled[-1]
+    assert_refused(run(*given, "--compute", "float32"), "--compute float32 is not what the run's")
+
+
 def test_refshapes_of_a_length(tmp_path: Path) -> None:
     told = answer("cache", "--data", "refshapes", "--model", "tiny", "--out", tmp_path, "--plan", "--json", "length=7")
     # Of each task 7 samples and 200 episodes; of the last three with references, in validation also swapped ones.
@@ -153,7 +215,7 @@ def test_refshapes_of_a_length(tmp_path: Path) -> None:
         ),
         (
             ["--data", "{folder}", "--out", "{out}", "--model", "tiny", "--compute", "int8", "crop=0"],
-            "--compute must be float32 or bfloat16, got 'int8'",
+            "--compute must be float32 or bf16, got 'int8'",
         ),
         (
             ["--data", "{folder}", "--out", "{out}", "--model", "tiny", "--processes", "0", "crop=0"],

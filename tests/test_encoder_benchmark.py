@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sam_uniref.eval import encoder_benchmark
 from sam_uniref.eval.benchmark import main
 from sam_uniref.eval.encoder_costs import Product, products
-from sam_uniref.eval.encoders import IMPLEMENTATIONS, TRANSFORMERS, Case, build, noise, random_encoder
+from sam_uniref.eval.encoders import IMPLEMENTATIONS, TRANSFORMERS, Case, build, noise, random_encoder, random_sam
+from sam_uniref.eval.whole_pictures import build_task, masks_of_points, mean_iou, prompted_host
 from sam_uniref.flop_counting import flop_counter
 from sam_uniref.sam import ImageEncoder
 
@@ -27,20 +29,78 @@ def test_rows_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         *(("segment-anything", "bf16"), ("sam_uniref", "bf16")),
     ]
     for row in rows:
-        assert (row["model"], row["image_size"], row["batch_size"], row["threads"]) == ("tiny", 64, 2, 1)
-        assert row["images_per_second"] == pytest.approx(2 / row["seconds_median"])
-        assert 0 < row["seconds_fastest"] <= row["seconds_median"]
+        assert (row["benchmark"], row["model"], row["image_size"], row["batch_size"]) == ("encoder", "tiny", 64, 2)
+        assert row["images_per_second"] == pytest.approx(2 / row["seconds"])
+        assert 0 < row["seconds_fastest"] <= row["seconds"]
         assert row["peak_memory_mb"] > 50
-        assert row["of_floor"] == pytest.approx(row["floor_seconds"] / row["seconds_median"])
+        assert row["gap"] == pytest.approx(row["seconds"] / row["floor_seconds"])
+        assert row["speed"] == pytest.approx(rows[0]["seconds"] / row["seconds"])
+        assert row["memory"] == pytest.approx(row["peak_memory_mb"] / rows[0]["peak_memory_mb"])
     assert rows[1]["error"] < 1e-4 < rows[3]["error"] < 0.1
+    assert rows[0]["mask_iou"] == 1
+    assert 0.9 < rows[3]["mask_iou"] < rows[1]["mask_iou"] + 1e-6
     assert written["floor"]["per_second"].keys() == {"float32", "bf16", "copy"}
+    assert {"torch", "segment-anything", "transformers"} <= written["versions"].keys()
     shown = capsys.readouterr().out
-    assert shown.startswith("`tiny`, 64 px, batches of 2; cpu ")
+    assert shown.startswith("cpu ")
+    assert "1 threads" in shown.splitlines()[0]
     lines = [line for line in shown.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(rows)
     assert len({line.count("|") for line in lines}) == 1
-    assert "| segment-anything | float32 |" in lines[2]
-    assert " | 1.00 x | " in lines[2]
+    assert "| encoder | segment-anything | tiny | float32 |" in lines[2]
+    assert "GFLOP of a point's masks" in shown
+
+
+def test_a_picture_and_a_point_to_masks_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_benchmark, "peak_alone", lambda case: 200.0 if case.picture else 100.0)
+    out = tmp_path / "rows.json"
+    chosen = ["--size", "tiny", "--pictures", "--precision", "float32", "--runs", "1", "--device", "cpu"]
+    assert main(["encoder", *chosen, "--json", str(out)]) == 0
+    written = json.loads(out.read_text())
+    rows = written["rows"]
+    names = IMPLEMENTATIONS[:3]
+    assert [(row["benchmark"], row["implementation"]) for row in rows] == [
+        (what, name) for what in ("encoder", "picture") for name in names
+    ]
+    for row, alone in zip(rows[3:], rows[:3], strict=True):
+        assert row["error"] is None
+        assert row["mask_iou"] > 0.999
+        assert row["floor_seconds"] > alone["floor_seconds"]
+        assert (row["memory"], row["peak_memory_mb"]) == (1, 200)
+    assert rows[3]["speed"] == 1
+    assert written["floor"]["decoder_operations"] > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:3])
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.999), ("bf16", 0.9)])
+def test_all_give_the_same_masks(implementation: str, precision: str, least: float) -> None:
+    sam = random_sam("tiny", 96)
+    case = Case(implementation, "tiny", precision, 96, 2, "cpu", 1, picture=True)
+    pixels = noise(case)
+    wanted = build_task(Case("segment-anything", "tiny", "float32", 96, 2, "cpu", 1, picture=True), sam)(pixels)
+    masks = build_task(case, sam)(pixels)
+    assert (masks.shape, masks.dtype) == ((2, 3, 96, 96), torch.bool)
+    assert 0.01 < wanted.float().mean() < 0.99
+    assert mean_iou(masks, wanted) > least
+
+
+@torch.no_grad()
+def test_masks_of_another_embedding_agree_less() -> None:
+    sam = random_sam("tiny", 64)
+    host, embedding = prompted_host(sam), torch.randn(2, 128, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = masks_of_points(host, embedding)
+    assert masks.shape == (2 * 9, 3, 32, 32)
+    near, far = (
+        mean_iou(masks_of_points(host, embedding + by * torch.randn(embedding.shape)), masks) for by in (1e-3, 1.0)
+    )
+    assert far < 0.9 < near <= 1
+
+
+def test_the_overlap_of_masks() -> None:
+    one = torch.tensor([[[True, False]], [[False, False]]])
+    other = torch.tensor([[[True, True]], [[False, False]]])
+    assert mean_iou(one, other) == pytest.approx(0.75)
 
 
 @torch.no_grad()
@@ -82,7 +142,11 @@ def test_a_product_is_counted() -> None:
     ("arguments", "message"),
     [
         (["--implementations", "sam_uniref,nothing"], "'nothing' is none of segment-anything, transformers SDPA, "),
-        (["--precisions", "int8"], "'int8' is none of float32, bf16, fp16"),
+        (["--precision", "bfloat16"], "'bfloat16' is called bf16 here"),
+        (["--precision", "int8"], "'int8' is none of float32, bf16, fp16"),
+        (["--precisions", "bf16"], "unrecognized arguments: --precisions"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
         (["--runs", "0"], "--runs must be at least 1, got 0"),
         (["--size", "tiny", "--image-size", "100"], "image_size must be a positive multiple"),
         (["--device", "nowhere"], "there is no device 'nowhere'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from folders import make_folder
 from runs import ROOT, assert_same_steps, finetune, losses, stop_after, write_config
 
 from sam_uniref import SamRef
-from sam_uniref.train.settings import load_settings
+from sam_uniref.train.build import build_datasets, build_model
+from sam_uniref.train.settings import ModelSettings, RunSettings, load_settings
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +145,6 @@ def test_video_stage_goes_on_from_the_image_stage(folder: Path, unbroken: Path, 
     ],
 )
 def test_bad_settings_are_one_clear_line(folder: Path, tmp_path: Path, override: str, message: str) -> None:
-    from sam_uniref.train.build import build_datasets, build_model
-    from sam_uniref.train.settings import load_settings
-
     config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out", stage="image")
 
     def prepare() -> None:
@@ -186,9 +185,6 @@ def test_a_checkpoint_brings_the_moments_and_the_settings_their_rates(tmp_path: 
 
 
 def test_what_can_not_be_trained_is_said_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
-    from sam_uniref.train.build import build_datasets, build_model
-    from sam_uniref.train.settings import load_settings
-
     config = write_config(tmp_path / "run.yaml", folder, tmp_path / "out")
     with pytest.raises(ValueError, match=r"data\.ris needs sentences, but the model has no text encoder"):
         build_model(load_settings(config, ["model.text_encoder=null"]))
@@ -240,3 +236,16 @@ def test_published_configurations_plan(name: str) -> None:
     assert f"bert-base-uncased, {trained}" in done.stdout
     assert "x0.1 from 75,000" in done.stdout
     assert "2,301,952" in done.stdout
+
+
+def test_a_run_has_its_encoder_in_half_precision() -> None:
+    def settings(**model: Any) -> RunSettings:
+        return RunSettings(model=ModelSettings(encoder_precision="bf16", **model))
+
+    sam = cast(SamRef, build_model(settings(size="tiny", checkpoint="tiny"))).sam
+    assert sam.image_encoder.precision == "bf16"
+    # Not after the last step, when it is to be saved.
+    with pytest.raises(ValueError, match="the base SAM has no file and would be saved with this model"):
+        build_model(settings(size="tiny"))
+    with pytest.raises(ValueError, match="are for a frozen SAM's image encoder, not for a uniref's"):
+        build_model(settings(kind="uniref", size="tiny"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from tiny_uniref import tiny_uniref
 
 from sam_uniref import FrameResult, Predictor, SamRef
 from sam_uniref.eval.benchmark import main
-from sam_uniref.eval.fusion_benchmark import FUSED, OURS, UNFUSED
+from sam_uniref.eval.fusion_benchmark import FLASH, FROZEN, FUSED, OURS, TRAINED, UNFUSED
+from sam_uniref.eval.train_benchmark import FROM_CACHE, WITH_ENCODER
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,18 +50,44 @@ def test_half_precision_is_close(precision: torch.dtype) -> None:
 
 
 def test_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--objects", "1,4", "--frames", "3", "--reference-cost", "--precision", "bfloat16"]
+    options = ["--objects", "1,4", "--frames", "3", "--reference-cost", "--precision", "bf16"]
     assert main(["track", "--model", "tiny", *options]) == 0
     assert "cuda" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def rows_of(path: Path, options: list[str]) -> list[dict[str, Any]]:
+    assert main([*options, "--json", str(path)]) == 0
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return rows
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_benchmark_of_unifusion(precision: str, tmp_path: Path) -> None:
-    out = tmp_path / "rows.json"
-    options = ["--frames", "1,20", "--runs", "2", "--precision", precision, "--json", str(out)]
-    assert main(["fusion", *options]) == 0
-    rows = json.loads(out.read_text())["rows"]
-    peaks = {(row["heads"], row["implementation"]): row["peak_memory_mb"] for row in rows}
-    for heads in (1, 8):
-        assert peaks[heads, OURS] < peaks[heads, UNFUSED] / 2
-        assert peaks[heads, FUSED] < peaks[heads, UNFUSED] / 2
+    options = ["--frames", "1,20", "--runs", "3", "--precision", precision]
+    rows = rows_of(tmp_path / "rows.json", ["fusion", *options])
+    by_case = {(row["features"], row["heads"], row["implementation"]): row for row in rows}
+    for kind in (FROZEN, TRAINED):
+        for way in (OURS, FUSED):
+            for heads in (1, 8):
+                peak = by_case[kind, heads, way]["peak_memory_mb"]
+                assert peak < by_case[kind, heads, UNFUSED]["peak_memory_mb"] / 2
+            assert by_case[kind, 8, way]["seconds"] < by_case[kind, 8, UNFUSED]["seconds"]
+
+
+def test_unifusion_with_flash_attention(tmp_path: Path) -> None:
+    pytest.importorskip("flash_attn")
+    options = ["--frames", "1", "--runs", "3", "--heads", "8", "--precision", "bf16"]
+    rows = rows_of(tmp_path / "rows.json", ["fusion", *options])
+    by_case = {(row["features"], row["implementation"]): row for row in rows}
+    for kind in (FROZEN, TRAINED):
+        assert by_case[kind, FLASH]["peak_memory_mb"] < by_case[kind, UNFUSED]["peak_memory_mb"] / 2
+        assert by_case[kind, FLASH]["seconds"] < by_case[kind, UNFUSED]["seconds"]
+
+
+@pytest.mark.slow
+def test_the_image_stage_with_and_without_cache(tmp_path: Path) -> None:
+    options = ["--size", "vit_b", "--tasks", "ris,fss", "--precision", "bf16", "--runs", "5"]
+    rows = rows_of(tmp_path / "rows.json", ["train", *options])
+    rates = {(row["task"], row["implementation"]): row["samples_per_second"] for row in rows}
+    for task in ("ris", "fss"):
+        assert rates[task, FROM_CACHE] > rates[task, WITH_ENCODER]

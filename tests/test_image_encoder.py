@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -376,6 +377,10 @@ def test_without_a_compiler_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch, ca
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "runs uncompiled, with the same answers: torch.compile failed (Failed to find C compiler.)" in warnings[0]
+
+
+def test_another_process_compiles_anew() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(CompiledBlocks())), CompiledBlocks)  # noqa: S301
 
 
 def test_blocks_that_train_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,6 @@ from sam_uniref.eval.train_benchmark import (
     STEP,
     WITH_ENCODER,
     share_of_possible,
-    sizes,
     ways_of,
 )
 
@@ -56,6 +55,16 @@ def test_the_rows_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "transformers" in shown
 
 
+def test_a_row_a_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_benchmark, "in_fresh_process", lambda function, *given: (90.0, 20.0))
+    options = ["--size", "tiny", "--tasks", "fss", "--batch-size", "1", "--without-encoder", "--threads", "1"]
+    rows = rows_of(tmp_path / "rows.json", ["train", *options, "--precision", "float32,bf16"])
+    names = (FROM_CACHE, STEP, AS_WRITTEN)
+    assert [(row["precision"], row["implementation"]) for row in rows] == [
+        (precision, name) for precision in ("float32", "bf16") for name in names
+    ]
+
+
 def test_without_the_encoder_nothing_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_benchmark, "in_fresh_process", lambda function, *given: (90.0, 20.0))
     options = ["train", "--size", "tiny", "--tasks", "ris", "--batch-size", "1", "--without-encoder"]
@@ -72,7 +81,8 @@ def test_all_is_each_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def run(arguments: argparse.Namespace) -> None:
         given.append(arguments)
-        arguments.json.write_text(json.dumps({"device": "none", "rows": [{"implementation": arguments.what}]}))
+        row = {"benchmark": arguments.what, "implementation": arguments.what}
+        arguments.json.write_text(json.dumps({"device": "none", "rows": [row]}))
 
     for name in benchmark.COMPARISONS:
         monkeypatch.setattr(benchmark.COMMANDS[name][0], "run", run)
@@ -80,6 +90,14 @@ def test_all_is_each_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [row["implementation"] for row in rows] == [row["benchmark"] for row in rows] == list(benchmark.COMPARISONS)
     assert all((arguments.runs, arguments.device) == (1, "cpu") for arguments in given)
     assert [arguments.size for arguments in given[:2]] == ["tiny", ["tiny"]]
+    defaults = (["float32", "bf16"], ["float32"], ["float32"])
+    assert [(arguments.precision, arguments.threads) for arguments in given] == [(each, None) for each in defaults]
+    assert (given[0].compile, given[0].pictures) == (False, False)
+    given.clear()
+    options = ["--precision", "bf16,fp16", "--threads", "1", "--compile", "--pictures"]
+    rows_of(tmp_path / "all.json", ["all", "--size", "tiny", *options])
+    assert all((arguments.precision, arguments.threads) == (["bf16", "fp16"], 1) for arguments in given)
+    assert (given[0].compile, given[0].pictures) == (True, True)
 
 
 @pytest.mark.parametrize("task", ["ris", "fss"])
@@ -122,17 +140,13 @@ def test_a_fresh_process_has_as_many_threads() -> None:
     assert in_fresh_process(torch.get_num_threads) == torch.get_num_threads()
 
 
-def test_names_are_checked() -> None:
-    assert sizes("tiny,vit_h") == ["tiny", "vit_h"]
-    with pytest.raises(argparse.ArgumentTypeError, match="got 'vit_g'"):
-        sizes("vit_b,vit_g")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--size", "huge"], "some of tiny, vit_b, vit_l, vit_h are needed, got 'huge'"),
-        (["--tasks", "ris,detection"], "got 'detection'"),
+        (["--size", "huge"], "'huge' is none of tiny, vit_b, vit_l, vit_h"),
+        (["--size", "vit_b,vit_g"], "'vit_g' is none of tiny, vit_b, vit_l, vit_h; did you mean 'vit_"),
+        (["--precision", "bfloat16"], "'bfloat16' is called bf16 here"),
+        (["--tasks", "ris,detection"], "'detection' is none of ris, fss, vos"),
         (["--runs", "0"], "--runs must be at least 1, got 0"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--device", "nowhere"], "nowhere"),

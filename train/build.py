@@ -23,8 +23,8 @@ def build_model(settings: RunSettings) -> TrainableModel:
 
     Raises:
         FileNotFoundError: If a checkpoint, a saved model, the text encoder or the mask encoder's start is not there.
-        ValueError: If one of them is broken or does not fit, an option is unknown, or there are
-            sentences to train on and no text encoder.
+        ValueError: If one of them is broken or does not fit, an option is unknown, the image encoder can't be held in
+            the precision or compiled, or there are sentences to train on and no text encoder.
     """
     model_settings, kind = settings.model, model_class(settings.model.kind)
     # Fresh adapters are part of the run: the same seed starts it the same way.
@@ -44,6 +44,7 @@ def build_model(settings: RunSettings) -> TrainableModel:
         )
         if model_settings.mask_encoder is not None:
             model.start_mask_encoder(model_settings.mask_encoder)
+    model.speed_up_encoder(model_settings.encoder_precision, model_settings.compile)
     added = model_settings.text_encoder if model_settings.start_from else None
     if added and model.text_encoder is None and settings.spoken:
         model.add_text_encoder(added)

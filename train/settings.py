@@ -43,6 +43,11 @@ class ModelSettings:
     image_size: int | None = field(
         default=None, metadata={"help": "input square's side in pixels, a UniRef's short side; none: the model's own"}
     )
+    encoder_precision: str = field(
+        default="float32",
+        metadata={"help": "the frozen encoder's weights are held in it: float32, bf16 or fp16; SAM's own only"},
+    )
+    compile: bool = field(default=False, metadata={"help": "compile the frozen image encoder; SAM's own only"})
     text_encoder: str | None = field(default=None, metadata={"help": "hub id or folder; none: no sentences"})
     mask_encoder: str | None = field(
         default=None,

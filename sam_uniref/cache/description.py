@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from sam_uniref.cache.layout import RecordLayout
 from sam_uniref.interfaces import ImageBackbone
+from sam_uniref.sam.image_encoder import PRECISIONS, ImageEncoder
 from sam_uniref.state import write_json
 
 DESCRIPTION_FILE = "cache.json"
@@ -27,7 +29,8 @@ class CacheDescription:
         image_size: Side of the input square in pixels.
         shapes: Per level ``(C, h, w)``.
         precision: The features are kept in; one of `PRECISIONS`.
-        computed_in: What the encoder calculated in: ``float32``, or ``bfloat16`` where autocast chose it.
+        computed_in: What the encoder calculated in: ``float32``, or ``bfloat16`` where autocast chose it; ``bf16`` or
+            ``fp16`` where the weights of its matrix products were held in that.
         version: Of the files.
     """
 
@@ -39,9 +42,11 @@ class CacheDescription:
     version: int = VERSION
 
     @classmethod
-    def of(cls, backbone: ImageBackbone, precision: str, computed_in: str = "float32") -> CacheDescription:
-        """Of what a frozen encoder gives."""
-        return cls(encoder_hash(backbone), backbone.transform.size, level_shapes(backbone), precision, computed_in)
+    def of(cls, backbone: ImageBackbone, precision: str, computed_in: str | None = None) -> CacheDescription:
+        """Of what a frozen encoder gives, by default in the precision that it is held in."""
+        computed = held_precision(backbone) if computed_in is None else computed_in
+        hashed = encoder_hash(backbone, computed)
+        return cls(hashed, backbone.transform.size, level_shapes(backbone), precision, computed)
 
     @property
     def layout(self) -> RecordLayout:
@@ -112,16 +117,30 @@ def level_shapes(backbone: ImageBackbone) -> tuple[tuple[int, int, int], ...]:
     return tuple((backbone.channels, side // stride, side // stride) for stride in backbone.strides)
 
 
-def encoder_hash(backbone: ImageBackbone) -> str:
+def held_precision(backbone: ImageBackbone) -> str:
+    """That an encoder's weights are held in; only SAM's own has a choice."""
+    return backbone.encoder.precision if isinstance(backbone.encoder, ImageEncoder) else "float32"
+
+
+def encoder_hash(backbone: ImageBackbone, computed_in: str = "float32") -> str:
     """A hash of everything that a frozen encoder's answer depends on but the pixels.
 
     The names and shapes of the weights tell a SAM's structure, down to its window sizes (the tables of relative
     positions); input size and normalisation come beside them.
+
+    Args:
+        backbone: With the encoder.
+        computed_in: As in `CacheDescription`. What is held in half precision has the hash of the rounded weights,
+            whether they are rounded here yet or not.
     """
     transform = backbone.transform
     told = (transform.size, tuple(map(float, transform.mean)), tuple(map(float, transform.std)), backbone.strides)
     digest = hashlib.sha256(repr((type(transform).__name__, told)).encode())
+    rounded: dict[str, nn.Module] = {}
+    if isinstance(backbone.encoder, ImageEncoder) and computed_in in PRECISIONS:
+        rounded = backbone.encoder.product_layers()
     for name, tensor in sorted(backbone.encoder.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        held = tensor.to(PRECISIONS[computed_in]) if name.rpartition(".")[0] in rounded else tensor
+        digest.update(f"{name} {held.dtype} {tuple(held.shape)}".encode())
+        digest.update(held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam_uniref.cache.description import CacheDescription, read_description
+from sam_uniref.cache.description import CacheDescription, held_precision, read_description
 from sam_uniref.cache.shard import SHARDS_FOLDER, SUFFIX, BrokenShardError, Shard
 from sam_uniref.images import RGB
 from sam_uniref.interfaces import ImageBackbone
@@ -140,11 +140,15 @@ class FeatureCache:
 def open_cache(folder: str | Path, backbone: ImageBackbone) -> FeatureCache:
     """The cache of a frozen encoder; see `ReferenceSegmenter.frozen_backbone`.
 
+    An encoder in float32 takes features of whatever it was computed in; a rounded one only those of its own precision.
+
     Raises:
         FileNotFoundError: If the folder holds no cache.
-        ValueError: If it is of another encoder or input size.
+        ValueError: If it is of another encoder or input size, or of a precision that a rounded encoder has not.
         BrokenShardError: If one of its files is no whole shard.
     """
     described = read_description(folder)
-    described.check(CacheDescription.of(backbone, described.precision, described.computed_in), Path(folder))
+    held = held_precision(backbone)
+    computed = described.computed_in if held == "float32" else held
+    described.check(CacheDescription.of(backbone, described.precision, computed), Path(folder))
     return FeatureCache(Path(folder), described)

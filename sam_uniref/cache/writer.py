@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sam_uniref.cache.claims import claimed
-from sam_uniref.cache.description import CacheDescription
+from sam_uniref.cache.description import CacheDescription, held_precision
 from sam_uniref.cache.features import ShardIndex, picture_key
 from sam_uniref.cache.shard import Record, write_shard
 from sam_uniref.data.shown import ShownPicture
@@ -68,7 +68,7 @@ class CacheWriter:
         threads: That read pictures ahead.
 
     Raises:
-        ValueError: If the folder holds a cache of something else.
+        ValueError: If the folder holds a cache of something else, or the encoder is held in another precision.
     """
 
     def __init__(
@@ -80,6 +80,9 @@ class CacheWriter:
         batch_size: int = 1,
         threads: int = 2,
     ) -> None:
+        held, computed = held_precision(backbone), description.computed_in
+        if held != ("float32" if computed == "bfloat16" else computed):
+            raise ValueError(f"the encoder is held in {held}, and the cache is of one that computes in {computed}")
         folder.mkdir(parents=True, exist_ok=True)
         description.write(folder)
         self.folder, self.description = folder, description

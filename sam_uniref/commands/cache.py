@@ -50,7 +50,12 @@ def cache(
         list[str] | None, typer.Option("--task", help="Of a folder: what it is for; all that it serves by default.")
     ] = None,
     precision: Annotated[str, typer.Option("--precision", help="On disk: bfloat16, int8 or float32.")] = "bfloat16",
-    compute: Annotated[str, typer.Option("--compute", help="Of the encoder: float32, or bfloat16.")] = "float32",
+    compute: Annotated[
+        str | None, typer.Option("--compute", help="Of the encoder: float32 or bf16; float32, or as the YAML says.")
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the encoder first, SAM's own only: minutes, then faster.")
+    ] = False,
     processes: Annotated[int, typer.Option("--processes", help="That encode, on a GPU each.")] = 1,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Views encoded at a time.")] = None,
     shard_views: Annotated[
@@ -82,7 +87,8 @@ def cache(
     pictures = shown_pictures(_sources(data, overrides or [], task or [], settings))
     backbone = _backbone(model, checkpoint, image_size, settings)
     backbone.encoder.to(place).eval()
-    description = CacheDescription.of(backbone, precision, _checked_compute(compute))
+    compiled |= model is None and settings is not None and settings.model.compile
+    description = CacheDescription.of(backbone, precision, _choose_computation(backbone, compute, compiled))
     if folder.is_dir() and any(folder.iterdir()):
         _check_kind(folder, description)
         if not plan:
@@ -124,10 +130,29 @@ def _check_numbers(processes: int, batch_size: int | None, shard_views: int | No
             raise ValueError(f"{name} must be at least 1, got {number}")
 
 
-def _checked_compute(compute: str) -> str:
-    if compute not in ("float32", "bfloat16"):
-        raise ValueError(f"--compute must be float32 or bfloat16, got {compute!r}")
-    return compute
+def _choose_computation(backbone: ImageBackbone, compute: str | None, compiled: bool) -> str:
+    """Have the encoder compute as asked; what a cache of its features says that it computed in.
+
+    SAM's own holds its weights in half precision, others run under autocast.
+    """
+    from sam_uniref.cache.description import held_precision
+    from sam_uniref.sam import SamHost
+
+    held = held_precision(backbone)
+    if compute not in (None, "float32", "bf16"):
+        raise ValueError(f"--compute must be float32 or bf16, got {compute!r}")
+    if held not in ("float32", compute or held):
+        raise ValueError(
+            f"--compute {compute} is not what the run's model.encoder_precision says, {held}; leave one of them out"
+        )
+    if isinstance(backbone, SamHost):
+        backbone.speed_up_encoder(compute or held, compiled)
+        return compute or held
+    if compiled:
+        raise ValueError(
+            f"--compile is for SAM's own image encoder, not for a {type(backbone).__name__}'s; leave it out"
+        )
+    return "bfloat16" if compute == "bf16" else "float32"
 
 
 def _is_yaml(data: str) -> bool:

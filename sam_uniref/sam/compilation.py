@@ -25,6 +25,10 @@ class CompiledBlocks:
         self._known: set[tuple[object, ...]] = set()
         self.works = True
 
+    def __reduce__(self) -> tuple[type[CompiledBlocks], tuple[()]]:
+        """What was compiled stays in its process; another one compiles anew."""
+        return CompiledBlocks, ()
+
     def __call__(self, block: nn.Module, x: Tensor) -> Tensor:
         """``(B, H, W, C)`` to the same."""
         if not self.works:

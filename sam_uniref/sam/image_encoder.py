@@ -82,9 +82,19 @@ class ImageEncoder(nn.Module):
         """
         if precision not in PRECISIONS:
             raise ValueError(f"the encoder's precision must be one of {tuple(PRECISIONS)}, got {precision!r}")
-        for name, layer in self.named_modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d) and "lora_" not in name:
-                layer.to(PRECISIONS[precision])
+        for layer in self.product_layers().values():
+            layer.to(PRECISIONS[precision])
+
+    def product_layers(self) -> dict[str, nn.Module]:
+        """By name, the layers whose weights are those of matrix products."""
+        layers = {n: m for n, m in self.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        return {name: layer for name, layer in layers.items() if "lora_" not in name}
+
+    @property
+    def precision(self) -> str:
+        """That the weights of the matrix products are held in."""
+        held = self.patch_embed.proj.weight.dtype
+        return next((name for name, precision in PRECISIONS.items() if precision == held), str(held))
 
     @property
     def is_rounded(self) -> bool:
