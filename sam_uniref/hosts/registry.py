@@ -139,9 +139,8 @@ def published_weights(
         FileNotFoundError: If they are neither here nor to be had.
         ValueError: If what is published is not what was released.
     """
-    known = find_known(base.size)
-    if known is None and repository_of(base) is not None:
-        known = find_folder(f"{base.size}@{revision or ''}")
+    folder = None if repository_of(base) is None else find_folder(f"{base.size}@{revision or ''}")
+    known = find_known(base.size) or folder
     return None if known is None else fetch_weights(known, local_files_only=local_files_only)
 
 
