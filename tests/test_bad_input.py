@@ -159,6 +159,7 @@ def test_what_is_nearly_right_is_told(folder: Path, monkeypatch: pytest.MonkeyPa
     assert files_in(folder) == ["mask.png", "mydata", "note.pth", "street.png"]
 
 
+@pytest.mark.parametrize("model", ["samref"], indirect=True)
 def test_points_outside_of_the_picture_are_refused(folder: Path) -> None:
     asked = ("segment", "street.png", "--model", "tiny", "--point")
     for point in ("9999,9999", "-1,5", f"5,{HEIGHT + 1}"):

@@ -283,7 +283,7 @@ def test_a_split_without_masks_is_predicted_and_stored(
     options = ["--model", model, "--task", "vos", "--write-masks", tmp_path / "masks"]
     assert evaluate(clips, tmp_path / "out", *options, split="test") == 0
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == {}
-    assert "not scored" in capsys.readouterr().out
+    assert "not scored" in " ".join(capsys.readouterr().out.split())  # the line is broken where the folder's name ends
     assert len((tmp_path / "out" / "predictions" / "vos" / "process_00.jsonl").read_text().splitlines()) == 2
     with PILImage.open(tmp_path / "masks" / "walk" / "00002.png") as picture:
         assert set(np.unique(np.asarray(picture)).tolist()) >= {5}, "its mask is given there"

@@ -171,7 +171,7 @@ def test_a_signal_to_all_processes_of_a_run_saves_and_exits(folder: Path, tmp_pa
 def test_a_checkpoint_brings_the_moments_and_the_settings_their_rates(tmp_path: Path) -> None:
     from sam_uniref.train.build import build_optimizer
     from sam_uniref.train.checkpoints import CheckpointFolder
-    from sam_uniref.train.settings import OptimiserSettings
+    from sam_uniref.train.learning_settings import OptimiserSettings
 
     model = SamRef.from_sam("tiny")
     optimizer = build_optimizer(model, OptimiserSettings(lr=1e-3))

@@ -107,5 +107,5 @@ def test_every_image_reader_is_registered() -> None:
         "visual_genome",
         "coco_expressions",
     }
-    with pytest.raises(ValueError, match="did you mean refcocog"):
+    with pytest.raises(ValueError, match="did you mean 'refcocog'"):
         named_format("refcocogg")

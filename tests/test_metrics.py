@@ -190,7 +190,7 @@ def test_official_values_with_other_ids_and_all_frames(shared: Path) -> None:
     for object_id, scores in davis.score_ids(raw, truth, [1, 2]).items():
         got = [100 * scores.j.mean(), 100 * scores.f.mean()]
         assert got == pytest.approx(whole[str(object_id)], abs=1e-9)
-    with pytest.raises(ValueError, match="object 20 is predicted, but the truth has only the ids 1-2"):
+    with pytest.raises(ValueError, match="object 20 is predicted in frame 0, but the truth has only the ids 1-2"):
         davis.semi_supervised(raw, truth)
 
 

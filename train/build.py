@@ -14,7 +14,8 @@ from sam_uniref.data import SampleSource, open_source
 from sam_uniref.data.shown import check_listed
 from sam_uniref.interfaces import ReferenceSegmenter
 from sam_uniref.models import model_class
-from sam_uniref.train.settings import DataSettings, ModelSettings, OptimiserSettings, RunSettings
+from sam_uniref.train.learning_settings import OptimiserSettings
+from sam_uniref.train.settings import DataSettings, ModelSettings, RunSettings
 from sam_uniref.trainable import TrainableModel
 
 

@@ -26,10 +26,11 @@ from sam_uniref.sam import SamHost, build_sam, load_sam_checkpoint
 from sam_uniref.state import load_checked, whole_file, write_json
 from sam_uniref.train.checkpoints import CheckpointFolder, reported_disk, tensor_bytes
 from sam_uniref.train.exit_codes import of_signal, run_command
+from sam_uniref.train.learning_settings import LossSettings
 from sam_uniref.train.loader import BatchLoader
 from sam_uniref.train.loop import StepPlan, StepResult, run_steps
 from sam_uniref.train.promptable import PromptableTraining, SceneBatch, SceneBatches, click_iou
-from sam_uniref.train.settings import LossSettings, read_settings
+from sam_uniref.train.settings import read_settings
 from sam_uniref.train.trackers import start_trackers
 
 logger = logging.getLogger("sam_uniref.train")

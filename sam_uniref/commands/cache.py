@@ -63,9 +63,7 @@ def cache(
     ] = None,
     device: DeviceOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes, and stop.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Look for broken files, and stop: exit code 1 if any.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Name broken files, and stop: exit code 1 if any.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Keep what the frozen image encoder makes of a data set's pictures: training with cache= then runs without it.
@@ -89,10 +87,9 @@ def cache(
     backbone.encoder.to(place).eval()
     compiled |= model is None and settings is not None and settings.model.compile
     description = CacheDescription.of(backbone, precision, _choose_computation(backbone, compute, compiled))
-    if folder.is_dir() and any(folder.iterdir()):
-        _check_kind(folder, description)
-        if not plan:
-            _remove_broken(folder, description)
+    _check_kind(folder, description)
+    if not plan:
+        _remove_broken(folder, description)
     planned = plan_writing(pictures, description, folder, shard_views=shard_views)
     if not as_json:
         _tell_plan(planned, description)
@@ -113,7 +110,7 @@ def _tell_end(folder: Path, planned: WritingPlan, plan: bool, as_json: bool) -> 
 
 
 def _remove_broken(folder: Path, description: CacheDescription) -> None:
-    """Leave only whole shards in a cache, saying which are to be made again."""
+    """Leave only whole shards in a cache that is begun, saying which are to be made again."""
     from sam_uniref.cache import broken_shards
     from sam_uniref.cache.plan import remove_leftovers
 
@@ -253,10 +250,11 @@ def _backbone(
 
 
 def _check_kind(folder: Path, description: CacheDescription) -> None:
-    """Refuse to mix a cache with another one, or with something else."""
+    """Refuse to mix a cache that is begun with another one, or with something else."""
     from sam_uniref.cache.description import read_description
 
-    read_description(folder).check(description, folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        read_description(folder).check(description, folder)
 
 
 def _tell_broken(folder: Path, as_json: bool) -> int:
