@@ -254,7 +254,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line."""
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="of the stages, such as configs/sam_vit_h_*.yaml")
-    parser.add_argument("--measured", type=Path, required=True, help="what benchmark.py train --json wrote")
+    parser.add_argument(
+        "--measured", type=Path, nargs="+", required=True, help="what benchmark.py train --json wrote, of all tasks"
+    )
     parser.add_argument("--share", type=float, default=0.35, help="of the devices' peak that is assumed")
     parser.add_argument("--overhead", type=float, default=0.1, help="seconds of a device's batch beside its products")
     parser.add_argument("--views", type=int, default=2, help="of each picture in the cache: it and its mirror image")
@@ -266,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     given = parse_arguments(arguments)
     try:
-        measured = measured_steps(given.measured)
+        measured = {task: flops for path in given.measured for task, flops in measured_steps(path).items()}
         works = [work_of(load_settings(path), measured) for path in given.configs]
         found = [
             estimate(work, machine, share=given.share, views=given.views, overhead=given.overhead)

@@ -114,6 +114,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     card = next(row for row in written["rows"] if "RTX" in row["machine"])
     assert card["cached_hours"] > 90_000 * 8 * 0.1 / 3600
     assert capsys.readouterr().out.count("| video |") == 1 + 4
+    parts = [tmp_path / f"{row['task']}.json" for row in rows]
+    for part, row in zip(parts, rows, strict=True):
+        part.write_text(json.dumps({"rows": [row]}))
+    assert main([*configs, "--measured", *map(str, parts), "--json", str(tmp_path / "parts.json")]) == 0
+    assert (tmp_path / "parts.json").read_text() == out.read_text()
 
 
 @pytest.mark.parametrize(
