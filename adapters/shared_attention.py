@@ -2,9 +2,9 @@
 
 Where the heads' own projections are merged into the queries and into what follows (see `CrossAttention.shared`), all
 heads look at the same tokens. So there are no heads any more, only more queries, and a block of them costs a few large
-matrix products; attention weights are made again in the backward pass, block by block, and never held as a whole. What
-PyTorch's own kernel for the CPU can't do: attention weights are dropped, and keys that nobody learns from cost nothing
-in the backward pass.
+matrix products; attention weights are made again in the backward pass, block by block, and never held as a whole.
+PyTorch's own kernel for the CPU is the faster one forward, and is taken where nothing is dropped. What it can't do:
+attention weights are dropped, and keys that nobody learns from cost nothing in the backward pass.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Attention weights at a time: they are passed over several times, so they are to stay in a core's cache.
 BLOCK = 2**20
@@ -48,31 +49,28 @@ class _SharedAttention(torch.autograd.Function):
         ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, dropout: float, seed: int
     ) -> tuple[Tensor, Tensor]:
         """See `attend_shared`."""
-        draws = torch.Generator().manual_seed(seed)
-        attended = values.new_empty(len(queries), values.shape[1])
         exact = torch.promote_types(queries.dtype, torch.float32)
         sums = torch.ones(len(queries), dtype=exact)
-        log_sums = torch.empty(len(queries), 1, dtype=exact)
-        for block in _blocks(len(queries), len(keys)):
-            weights = (queries[block] @ keys.T).to(exact)
-            largest = weights.amax(dim=1, keepdim=True)
-            weights.sub_(largest).exp_()
-            total = weights.sum(dim=1, keepdim=True)
-            torch.add(largest, total.log(), out=log_sums[block])
-            if dropout:
-                weights.masked_fill_(_dropped(weights.shape, dropout, draws), 0.0)
-                total *= 1 - dropout
-                torch.div(weights.sum(dim=1), total[:, 0], out=sums[block])
-            # Normalised after the product, which is smaller.
-            torch.mm(weights.to(values.dtype), values, out=attended[block]).div_(total)
-        ctx.save_for_backward(queries, keys, values, attended, sums, log_sums)
+        if dropout or queries.shape[1] != values.shape[1]:  # what PyTorch's kernel for the CPU can't do
+            draws = torch.Generator().manual_seed(seed)
+            attended = values.new_empty(len(queries), values.shape[1])
+            for block in _blocks(len(queries), len(keys)):
+                weights = _weights(queries[block], keys, exact)
+                if dropout:
+                    weights.masked_fill_(_dropped(weights.shape, dropout, draws), 0.0).div_(1 - dropout)
+                    torch.sum(weights, dim=1, out=sums[block])
+                torch.mm(weights.to(values.dtype), values, out=attended[block])
+        else:
+            heads = queries[None, None], keys[None, None], values[None, None]
+            attended = F.scaled_dot_product_attention(*heads, scale=1.0)[0, 0]
+        ctx.save_for_backward(queries, keys, values, attended, sums)
         ctx.dropout, ctx.seed = dropout, seed
         return attended, sums
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of queries, keys and values; of each that needs one."""
-        queries, keys, values, attended, sums, log_sums = ctx.saved_tensors
+        queries, keys, values, attended, sums = ctx.saved_tensors
         of_attended, of_sums = gradients
         draws = torch.Generator().manual_seed(ctx.seed)
         need_keys, need_values = ctx.needs_input_grad[1:3]
@@ -83,9 +81,9 @@ class _SharedAttention(torch.autograd.Function):
         means = (of_attended * attended).sum(dim=1, dtype=sums.dtype)[:, None]
         means += (of_sums * sums)[:, None]
         for block in _blocks(len(queries), len(keys)):
-            weights = (queries[block] @ keys.T).to(log_sums.dtype).sub_(log_sums[block]).exp_()
+            weights = _weights(queries[block], keys, sums.dtype)
             given = of_attended[block]
-            change = (given @ values.T).to(log_sums.dtype)
+            change = (given @ values.T).to(sums.dtype)
             if ctx.dropout:
                 dropped = _dropped(weights.shape, ctx.dropout, draws)
                 change.add_(of_sums[block, None]).div_(1 - ctx.dropout).masked_fill_(dropped, 0.0)
@@ -107,6 +105,11 @@ def _blocks(queries: int, keys: int) -> Iterator[slice]:
     """Slices of the queries, so many as make a block of weights."""
     step = max(1, BLOCK // keys)
     return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
+
+
+def _weights(queries: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
+    """Attention weights of a block of queries, ``(rows, L)``, in this precision."""
+    return (queries @ keys.T).to(dtype).softmax(dim=1)
 
 
 def _dropped(shape: torch.Size, dropout: float, draws: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_uniref.everything import nearest_segment
 from sam_uniref.images import RGB, Mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
@@ -74,8 +75,8 @@ class PredictorMethod:
 class RefinedMethod:
     """A SamRef asked with more care in pictures; videos are as ever.
 
-    By examples it is asked in all quarter turns (`segment_turned`), and every answer is asked for once more of SAM
-    itself (`SamRef.refine`).
+    By examples it is asked in all quarter turns (`segment_turned`), and every answer is made the one of SAM's own
+    segments that it means (`nearest_segment`), or, where it means none, asked for once more of SAM (`SamRef.refine`).
 
     Args:
         model: In evaluation mode.
@@ -103,7 +104,7 @@ class RefinedMethod:
             answer = segment_turned(picture, examples)
         else:
             answer = self.model.segment(picture.features, text=text, examples=examples)
-        return self.model.refine(picture.features, answer)
+        return nearest_segment(answer, picture.segments) or self.model.refine(picture.own_features, answer)
 
 
 class _EncodesOnce:

@@ -201,6 +201,12 @@ class PluggedSam(TrainableModel):
         levels, skips = self.encode_maps(pixels)
         return self.sam.image_features(pixels, input_sizes, original_sizes, (self.adapted(levels), skips))
 
+    def low_res_size(self, features: ImageFeatures) -> Size:
+        """``(height, width)`` of the first image's content in low-res logits; the rest of them is padding."""
+        height, width = features.input_sizes[0]
+        stride = self.sam.low_res_stride
+        return -(-height // stride), -(-width // stride)
+
     def frozen_backbone(self) -> Host:
         """SAM, if nothing in its image encoder is trained and its levels are all that its decoder wants."""
         if self.sam.has_skips:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_uniref.everything import segment_everything
 from sam_uniref.images import ImageLike, load_image
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.reference import MaskReference
@@ -26,7 +27,7 @@ _SUREST = 8.0
 
 
 class TurnedImage:
-    """A picture's features in all four turns, made when they are first asked for.
+    """A picture's features in all four turns, and SAM's segments of it, made when they are first asked for.
 
     Args:
         model: That is to be asked.
@@ -51,6 +52,19 @@ class TurnedImage:
         """Those of the picture turned anticlockwise by 0, 1, 2 and 3 quarters."""
         others = (self.model.encode_image(np.rot90(self.picture, quarters).copy()) for quarters in QUARTERS[1:])
         return (self.features, *others)
+
+    @cached_property
+    def segments(self) -> list[Segmentation]:
+        """What SAM sees in the picture by itself."""
+        return segment_everything(self.model, self.own_features)
+
+    @cached_property
+    def own_features(self) -> ImageFeatures:
+        """Those that SAM's own decoder knows: of the encoder without LoRA."""
+        if not self.model.config.lora.image_targets:
+            return self.features
+        with self.model.without_lora():
+            return self.model.encode_image(self.picture)
 
 
 def segment_turned(image: TurnedImage, examples: Sequence[MaskReference]) -> Segmentation:
@@ -78,19 +92,13 @@ def segment_turned(image: TurnedImage, examples: Sequence[MaskReference]) -> Seg
         for reference in references:
             answer = image.model.segment(features, reference=reference)
             logits.append(np.rot90(answer.logits, -quarters))
-            content = _content(image.model, features, answer.low_res_logits)
-            low_res.append(np.rot90(content, -quarters))
+            height, width = image.model.low_res_size(features)
+            low_res.append(np.rot90(answer.low_res_logits[0, :height, :width], -quarters))
             scores.append(answer.score)
     mean = _mean(logits)
     canvas = np.full((1, *answer.low_res_logits.shape[1:]), -_SUREST, np.float32)
     canvas[0, : low_res[0].shape[0], : low_res[0].shape[1]] = _mean(low_res)
     return Segmentation(mean > 0, float(np.mean(scores)), mean, canvas)
-
-
-def _content(model: SamRef, features: ImageFeatures, low_res_logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The part of low-res logits ``(1, h, w)`` that is no padding, ``(h', w')``."""
-    height, width = (-(-side // model.sam.low_res_stride) for side in features.input_sizes[0])
-    return low_res_logits[0, :height, :width]
 
 
 def _mean(logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from PIL import Image
 from tiny import disc, tiny_model
 
 from sam_uniref.eval.compared_methods import load_method
+from sam_uniref.everything import nearest_segment, segment_everything
 from sam_uniref.reference import MaskReference
 from sam_uniref.samref import SamRef
 from sam_uniref.segmentation import innermost_point
@@ -63,10 +64,12 @@ def test_the_refined_method_turns_pictures_with_examples_and_leaves_videos_alone
     picture = np.random.default_rng(6).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     example = MaskReference(picture, disc(96, 128))
     model: SamRef = refined.method.model  # type: ignore[attr-defined]
-    by_example = model.refine(picture, segment_turned(TurnedImage(model, picture), [example]))
+    turned, segments = segment_turned(TurnedImage(model, picture), [example]), segment_everything(model, picture)
+    by_example = nearest_segment(turned, segments) or model.refine(picture, turned)
     encoded = refined.method.encode_image(picture)
     np.testing.assert_array_equal(refined.method.segment(encoded, examples=[example]).logits, by_example.logits)
-    spoken = model.refine(picture, plain.method.segment(picture, text="a red square"))
+    answer = plain.method.segment(picture, text="a red square")
+    spoken = nearest_segment(answer, segments) or model.refine(picture, answer)
     np.testing.assert_array_equal(refined.method.segment(encoded, text="a red square").logits, spoken.logits)
     tracks = [list(m.method.track([picture, picture], masks={1: disc(96, 128)})) for m in (plain, refined)]
     np.testing.assert_array_equal(*(track[1].labels for track in tracks))
