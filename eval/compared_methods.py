@@ -13,14 +13,14 @@ from sam_uniref.eval.baselines import BASELINES
 from sam_uniref.eval.baselines.base_sam import load_base_sam
 from sam_uniref.eval.baselines.refsam import load_refsam
 from sam_uniref.eval.methods import Method
-from sam_uniref.eval.predictor_method import PredictorMethod, RefinedMethod, TrackingOptions
+from sam_uniref.eval.predictor_method import CarefulMethod, PredictorMethod, TrackingOptions
 from sam_uniref.loading import load_class_for_use
 from sam_uniref.models import model_class
 from sam_uniref.predictor import Predictor
 from sam_uniref.samref import SamRef
 
-OURS = {"samref": "samref", "samref_refined": "samref", "uniref": "uniref"}
-"""Our own models by the kind that each is, which the options of tracking are for. Refined: see `RefinedMethod`."""
+OURS = {"samref": "samref", "samref_careful": "samref", "uniref": "uniref"}
+"""Our own models by the kind that each is, which the options of tracking are for. Careful: see `CarefulMethod`."""
 
 TRAINED: dict[str, tuple[Task, ...]] = {**dict.fromkeys(OURS, TASKS), "refsam": ("ris", "rvos")}
 """Methods that `train/finetune.py` trains, and what they are asked."""
@@ -47,7 +47,7 @@ class LoadedMethod:
 
     def following(self, tracking: TrackingOptions) -> LoadedMethod:
         """The same model with other options of tracking; what has none stays as it is."""
-        if not isinstance(self.method, PredictorMethod | RefinedMethod):
+        if not isinstance(self.method, PredictorMethod | CarefulMethod):
             return self
         return replace(self, method=self.method.following(tracking), tracking=tracking)
 
@@ -88,7 +88,7 @@ def load_method(
     if name in OURS:
         own = load_class_for_use(model_class(OURS[name]), model, checkpoint, device, image_size)
         count = sum(p.numel() for part in own.parts() for p in part.module.parameters() if p.requires_grad)
-        asked = RefinedMethod(cast(SamRef, own)) if name == "samref_refined" else PredictorMethod(own)
+        asked = CarefulMethod(cast(SamRef, own)) if name == "samref_careful" else PredictorMethod(own)
         return LoadedMethod(asked, {"method": name, **_made_of(own)}, count, TrackingOptions())
     baseline, (host, made_of) = BASELINES[name], load_base_sam(model, checkpoint, device, image_size)
     return LoadedMethod(baseline.build(host), {"method": name, **made_of}, baseline.trained_parameters)

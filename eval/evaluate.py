@@ -97,8 +97,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--method",
         choices=sorted(METHODS),
         default="samref",
-        help="what MODEL is asked as: itself (samref by default, refined by SAM or not; uniref; refsam), or a baseline "
-        "on its frozen SAM",
+        help="what MODEL is asked as: itself (samref by default, or samref_careful: slower, in pictures right more "
+        "often; uniref; refsam), or a baseline on its frozen SAM",
     )
     parser.add_argument("--checkpoint", help="the base SAM's file, if it is not found by its name")
     parser.add_argument("--image-size", type=int, help="side of the input square in pixels; the model's own by default")

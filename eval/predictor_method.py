@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from sam_uniref.closely import choose_closely
 from sam_uniref.everything import nearest_segment
 from sam_uniref.images import RGB, Mask
 from sam_uniref.interfaces import ImageFeatures
@@ -72,11 +73,12 @@ class PredictorMethod:
         return self._shared.track(frames, masks=masks, texts=texts, new_masks=new_masks, **asdict(self.tracking))
 
 
-class RefinedMethod:
+class CarefulMethod:
     """A SamRef asked with more care in pictures; videos are as ever.
 
-    By examples it is asked in all quarter turns (`segment_turned`), and every answer is made the one of SAM's own
-    segments that it means (`nearest_segment`), or, where it means none, asked for once more of SAM (`SamRef.refine`).
+    By examples it is asked in all quarter turns (`segment_turned`), and which of SAM's own segments is meant is looked
+    at closely (`choose_closely`). By a sentence it is the segment that the answer means (`nearest_segment`). Where
+    there is none, SAM is asked once more by the answer (`SamRef.refine`).
 
     Args:
         model: In evaluation mode.
@@ -87,9 +89,9 @@ class RefinedMethod:
         self.model = model
         self.track = PredictorMethod(model, tracking).track
 
-    def following(self, tracking: TrackingOptions) -> RefinedMethod:
+    def following(self, tracking: TrackingOptions) -> CarefulMethod:
         """The same model with other options of tracking."""
-        return RefinedMethod(self.model, tracking)
+        return CarefulMethod(self.model, tracking)
 
     def encode_image(self, images: RGB) -> TurnedImage:
         """The picture, encoded when it is asked about."""
@@ -98,13 +100,15 @@ class RefinedMethod:
     def segment(
         self, image: Any, *, text: str | None = None, examples: Sequence[MaskReference] | None = None
     ) -> Segmentation:
-        """The refined answer. A sentence may name places, so with one nothing is turned."""
+        """The careful answer. A sentence may name places, so with one nothing is turned."""
         picture = image if isinstance(image, TurnedImage) else self.encode_image(image)
         if examples and text is None:
             answer = segment_turned(picture, examples)
+            meant = choose_closely(picture, answer, examples)
         else:
             answer = self.model.segment(picture.features, text=text, examples=examples)
-        return nearest_segment(answer, picture.segments) or self.model.refine(picture.own_features, answer)
+            meant = nearest_segment(answer, picture.segments)
+        return meant or self.model.refine(picture.own_features, answer)
 
 
 class _EncodesOnce:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam_uniref.images import ImageLike
+from sam_uniref.images import ImageLike, Mask
 from sam_uniref.interfaces import ImageFeatures, Prompts
 from sam_uniref.samref import SamRef
 from sam_uniref.segmentation import Segmentation
@@ -49,7 +49,8 @@ def segment_everything(
         most_overlap: IoU above which the lesser of two segments is left out, 0-1.
 
     Returns:
-        Segments, the best first, by score times stability. They may lie in one another, as a part does in its whole.
+        Segments, the best first, by score times stability, none of them empty. They may lie in one another, as a part
+        does in its whole.
 
     Raises:
         FileNotFoundError: If a path does not exist.
@@ -73,7 +74,8 @@ def segment_everything(
         good.append((logits[passed], scores[passed], (scores * stability)[passed]))
     logits, scores, worth = (torch.cat(parts) for parts in zip(*good, strict=True))
     best = _distinct(logits[:, :height, :width] > 0, worth, most_overlap)
-    return [_segmentation(model, features, logits[index], float(scores[index])) for index in best]
+    segments = (_segmentation(model, features, logits[index], float(scores[index])) for index in best)
+    return [segment for segment in segments if segment.mask.any()]
 
 
 def nearest_segment(answer: Segmentation, segments: Sequence[Segmentation]) -> Segmentation | None:
@@ -89,21 +91,32 @@ def nearest_segment(answer: Segmentation, segments: Sequence[Segmentation]) -> S
     Raises:
         ValueError: If they are of pictures of different sizes.
     """
+    agreements = zip(agreement(answer, segments), segments, strict=True)
+    touched = [(share, segment) for share, segment in agreements if (segment.mask & answer.mask).any()]
+    return max(touched, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def agreement(answer: Segmentation, segments: Sequence[Segmentation]) -> list[float]:
+    """Soft IoU of an answer's probabilities with each segment's mask, 0-1.
+
+    Raises:
+        ValueError: If they are of pictures of different sizes.
+    """
     for segment in segments:
         if segment.mask.shape != answer.mask.shape:
             raise ValueError(
                 f"the answer is of a picture of {answer.mask.shape} (height, width), a segment of one of "
                 f"{segment.mask.shape}; give segments of the picture that was segmented"
             )
-    touched = [segment for segment in segments if (segment.mask & answer.mask).any()]
-    probabilities = torch.from_numpy(answer.logits).sigmoid().numpy()
-    return max(touched, key=lambda segment: _soft_iou(probabilities, segment), default=None)
+    probabilities = torch.from_numpy(np.ascontiguousarray(answer.logits)).sigmoid().numpy()
+    return [soft_iou(probabilities, segment.mask) for segment in segments]
 
 
-def _soft_iou(probabilities: NDArray[np.float32], segment: Segmentation) -> float:
-    """Of probabilities ``(H, W)`` and a segment's mask."""
-    both = float(probabilities[segment.mask].sum(dtype=np.float64))
-    return both / (float(probabilities.sum(dtype=np.float64)) + float(segment.mask.sum()) - both)
+def soft_iou(probabilities: NDArray[np.float32], mask: Mask) -> float:
+    """Of probabilities ``(H, W)`` and a mask of that size; 0 where there is nothing of either."""
+    both = float(probabilities[mask].sum(dtype=np.float64))
+    either = float(probabilities.sum(dtype=np.float64)) + float(mask.sum()) - both
+    return both / either if either else 0.0
 
 
 def _grid(features: ImageFeatures, per_side: int) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sam_uniref.everything import segment_everything
 from sam_uniref.images import ImageLike, load_image
 from sam_uniref.interfaces import ImageFeatures
-from sam_uniref.reference import MaskReference
+from sam_uniref.reference import MaskReference, Reference
 from sam_uniref.samref import SamRef
 from sam_uniref.segmentation import Segmentation
 
@@ -83,8 +83,17 @@ def segment_turned(image: TurnedImage, examples: Sequence[MaskReference]) -> Seg
         FileNotFoundError: If an example's path does not exist.
         ValueError: If there are no examples, or one is not as it must be.
     """
+    return ask_turned(image, turned_references(image.model, examples))
+
+
+def turned_references(model: SamRef, examples: Sequence[MaskReference]) -> tuple[Reference, ...]:
+    """The examples, and they and their three turned copies, for any number of pictures: see `segment_turned`."""
     copies = [example.turned(quarters) for example in examples for quarters in QUARTERS]
-    references = [image.model.encode_reference(examples=given) for given in (list(examples), copies)]
+    return tuple(model.encode_reference(examples=given) for given in (list(examples), copies))
+
+
+def ask_turned(image: TurnedImage, references: Sequence[Reference]) -> Segmentation:
+    """As `segment_turned`, by what `turned_references` made."""
     logits: list[NDArray[np.float32]] = []
     low_res: list[NDArray[np.float32]] = []
     scores: list[float] = []

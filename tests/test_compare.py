@@ -30,12 +30,12 @@ from sam_uniref.train.settings import load_settings
 
 METHODS = [
     {"name": "SamRef", "method": "samref", "train": "samref.yaml"},
-    {"name": "SamRef, refined", "method": "samref_refined", "runs": "SamRef", "tasks": ["ris", "fss"]},
+    {"name": "SamRef, with care", "method": "samref_careful", "runs": "SamRef", "tasks": ["ris", "fss"]},
     {"name": "RefSAM", "method": "refsam", "train": "refsam.yaml"},
     {"name": "PerSAM", "method": "persam"},
     {"name": "plain SAM", "method": "plain_sam"},
 ]
-OURS = ["SamRef", "SamRef, refined"]
+OURS = ["SamRef", "SamRef, with care"]
 
 
 def write_comparison(folder: Path, **changes: object) -> Path:
@@ -62,7 +62,7 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     results = json.loads((out / "results.json").read_text())
     assert {name: sorted(told["tasks"]) for name, told in results.items()} == {
         "SamRef": ["fss", "ris", "rvos", "vos"],
-        "SamRef, refined": ["fss", "ris"],
+        "SamRef, with care": ["fss", "ris"],
         "RefSAM": ["ris", "rvos"],
         "PerSAM": ["fss", "vos"],
         "plain SAM": ["vos"],
@@ -78,12 +78,12 @@ def test_a_comparison_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for ours, ahead in told["ours_ahead"].items():
             assert sorted(ahead) == sorted(set(told["tasks"]) & set(results[ours]["tasks"]))
     # One training for both ways to ask: no second run, and the same time is told.
-    assert results["SamRef"]["training_seconds"] == results["SamRef, refined"]["training_seconds"]
+    assert results["SamRef"]["training_seconds"] == results["SamRef, with care"]["training_seconds"]
     assert sorted(path.parts[-3] for path in out.glob("*/seed_0/model")) == ["refsam", "samref"]
     text = (out / "compare.md").read_text()
     assert "means over one seed" in text
     assert "| SamRef less |" in text
-    assert "| SamRef, refined less |" in text
+    assert "| SamRef, with care less |" in text
     assert "not measured here" in text
     with Image.open(out / "grid.png") as grid:
         assert grid.size[0] > 7 * 144
@@ -318,7 +318,7 @@ def test_a_baseline_is_evaluated_by_name(tmp_path: Path, capfd: pytest.CaptureFi
     assert evaluate([*given, "--task", "ris", "--out", str(tmp_path / "b")]) == 2
     assert "plain_sam can be asked ('vos',), got --task ris" in capfd.readouterr().err
     assert evaluate([*given, "--task", "vos", "--score-threshold", "0.2", "--out", str(tmp_path / "b")]) == 2
-    assert "are of samref and samref_refined and uniref, not of plain_sam" in capfd.readouterr().err
+    assert "are of samref and samref_careful and uniref, not of plain_sam" in capfd.readouterr().err
     # Another method's answers are not taken for this one's.
     other = ["--model", "tiny", "--episodes", "2", "--device", "cpu", "--method", "points", "--task", "vos"]
     assert evaluate([*other, "--out", str(tmp_path / "a")]) == 2

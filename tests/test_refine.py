@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import disc, tiny_model
 
+from sam_uniref.closely import choose_closely
 from sam_uniref.eval.compared_methods import load_method
 from sam_uniref.everything import nearest_segment, segment_everything
 from sam_uniref.reference import MaskReference
@@ -57,21 +58,22 @@ def test_the_innermost_point_is_inside_and_nowhere_is_further_in(mask: NDArray[n
     assert depth[int(y), int(x)] == pytest.approx(max(depth.values()))
 
 
-def test_the_refined_method_turns_pictures_with_examples_and_leaves_videos_alone() -> None:
-    plain, refined = (load_method(name, "tiny", torch.device("cpu")) for name in ("samref", "samref_refined"))
+def test_the_careful_method_turns_pictures_with_examples_and_leaves_videos_alone() -> None:
+    plain, careful = (load_method(name, "tiny", torch.device("cpu")) for name in ("samref", "samref_careful"))
     assert plain.made_of["method"] == "samref"
-    assert refined.made_of == {**plain.made_of, "method": "samref_refined"}
+    assert careful.made_of == {**plain.made_of, "method": "samref_careful"}
     picture = np.random.default_rng(6).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     example = MaskReference(picture, disc(96, 128))
-    model: SamRef = refined.method.model  # type: ignore[attr-defined]
-    turned, segments = segment_turned(TurnedImage(model, picture), [example]), segment_everything(model, picture)
-    by_example = nearest_segment(turned, segments) or model.refine(picture, turned)
-    encoded = refined.method.encode_image(picture)
-    np.testing.assert_array_equal(refined.method.segment(encoded, examples=[example]).logits, by_example.logits)
+    model: SamRef = careful.method.model  # type: ignore[attr-defined]
+    asked, segments = TurnedImage(model, picture), segment_everything(model, picture)
+    turned = segment_turned(asked, [example])
+    by_example = choose_closely(asked, turned, [example]) or model.refine(picture, turned)
+    encoded = careful.method.encode_image(picture)
+    np.testing.assert_array_equal(careful.method.segment(encoded, examples=[example]).logits, by_example.logits)
     answer = plain.method.segment(picture, text="a red square")
     spoken = nearest_segment(answer, segments) or model.refine(picture, answer)
-    np.testing.assert_array_equal(refined.method.segment(encoded, text="a red square").logits, spoken.logits)
-    tracks = [list(m.method.track([picture, picture], masks={1: disc(96, 128)})) for m in (plain, refined)]
+    np.testing.assert_array_equal(careful.method.segment(encoded, text="a red square").logits, spoken.logits)
+    tracks = [list(m.method.track([picture, picture], masks={1: disc(96, 128)})) for m in (plain, careful)]
     np.testing.assert_array_equal(*(track[1].labels for track in tracks))
 
 
