@@ -9,8 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sam_uniref.closely import choose_closely
-from sam_uniref.everything import nearest_segment
+from sam_uniref.closely import segment_carefully
 from sam_uniref.images import RGB, Mask
 from sam_uniref.interfaces import ImageFeatures
 from sam_uniref.predictor import Predictor
@@ -18,7 +17,7 @@ from sam_uniref.reference import MaskReference
 from sam_uniref.samref import SamRef
 from sam_uniref.segmentation import Segmentation
 from sam_uniref.tracking import FrameResult
-from sam_uniref.turned import TurnedImage, segment_turned
+from sam_uniref.turned import TurnedImage
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,7 @@ class PredictorMethod:
 
 
 class CarefulMethod:
-    """A SamRef asked with more care in pictures; videos are as ever.
-
-    By examples it is asked in all quarter turns (`segment_turned`), and which of SAM's own segments is meant is looked
-    at closely (`choose_closely`). By a sentence it is the segment that the answer means (`nearest_segment`). Where
-    there is none, SAM is asked once more by the answer (`SamRef.refine`).
+    """A SamRef asked with care in pictures, see `segment_carefully`; videos are as ever.
 
     Args:
         model: In evaluation mode.
@@ -100,15 +95,9 @@ class CarefulMethod:
     def segment(
         self, image: Any, *, text: str | None = None, examples: Sequence[MaskReference] | None = None
     ) -> Segmentation:
-        """The careful answer. A sentence may name places, so with one nothing is turned."""
+        """The careful answer."""
         picture = image if isinstance(image, TurnedImage) else self.encode_image(image)
-        if examples and text is None:
-            answer = segment_turned(picture, examples)
-            meant = choose_closely(picture, answer, examples)
-        else:
-            answer = self.model.segment(picture.features, text=text, examples=examples)
-            meant = nearest_segment(answer, picture.segments)
-        return meant or self.model.refine(picture.own_features, answer)
+        return segment_carefully(picture, text=text, examples=examples)
 
 
 class _EncodesOnce:

@@ -1,4 +1,4 @@
-"""Which of SAM's segments the examples mean, each looked at from as near as the examples.
+"""The careful way to ask: which of SAM's segments is meant, each looked at from as near as the examples.
 
 At a picture's scale a small object, or one of another size than its example, says little of its shape. So the
 segments that an answer may mean are cut out, as the examples are, so that all objects have one size, and asked about
@@ -13,14 +13,41 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from sam_uniref.everything import agreement
+from sam_uniref.everything import agreement, nearest_segment
 from sam_uniref.images import RGB, Mask, load_image, load_mask
 from sam_uniref.reference import MaskReference
 from sam_uniref.segmentation import Segmentation, bounding_box
-from sam_uniref.turned import TurnedImage, ask_turned, turned_references
+from sam_uniref.turned import TurnedImage, ask_turned, segment_turned, turned_references
 
 # An object's share of what is cut out around it: enough of the surroundings stays to tell it from them.
 _SHARE = 1 / 9
+
+
+def segment_carefully(
+    image: TurnedImage, *, text: str | None = None, examples: Sequence[MaskReference] | None = None
+) -> Segmentation:
+    """The slowest and surest way to ask: which of SAM's own segments is meant, some three hundred answers a picture.
+
+    By examples the picture is asked in all quarter turns (`segment_turned`), and SAM's segments are looked at closely
+    (`choose_closely`). With a sentence, which may name places, nothing is turned: it is the segment that the answer
+    means (`nearest_segment`). Where there is none, SAM is asked once more by the answer (`SamRef.refine`).
+
+    Args:
+        image: The picture, with the model that is asked.
+        text: A sentence that names one object.
+        examples: One or more annotated images.
+
+    Raises:
+        FileNotFoundError: If an example's path does not exist.
+        ValueError: If nothing is asked, or a sentence or an example is not as it must be.
+    """
+    if examples and text is None:
+        answer = segment_turned(image, examples)
+        meant = choose_closely(image, answer, examples)
+    else:
+        answer = image.model.segment(image.features, text=text, examples=examples)
+        meant = nearest_segment(answer, image.segments)
+    return meant or image.model.refine(image.own_features, answer)
 
 
 def choose_closely(

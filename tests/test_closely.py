@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from tiny import disc, tiny_model
 
-from sam_uniref.closely import choose_closely, cut_out
+from sam_uniref.closely import choose_closely, cut_out, segment_carefully
 from sam_uniref.data.refshapes import RefShapesDataset
 from sam_uniref.everything import agreement
 from sam_uniref.reference import MaskReference
@@ -110,9 +110,25 @@ def test_where_sam_sees_nothing_there_is_nothing_to_choose() -> None:
     assert choose_closely(turned, answer, [example]) is alone
 
 
+def test_a_sentence_s_segment_is_the_one_that_is_asked_for(tiny: SamRef) -> None:
+    scene = RefShapesDataset("refshapes", "ris", episodes=4).scene_sentences(1)
+    found = []
+    for object_id, sentence in scene.sentences:
+        turned = TurnedImage(tiny, scene.image)
+        answer = segment_carefully(turned, text=sentence)
+        assert any(answer is segment for segment in turned.segments)
+        truth = scene.ids == object_id
+        found.append((answer.mask & truth).sum() / (answer.mask | truth).sum() > 0.5)
+    assert np.mean(found) > 0.7
+
+
 def test_bad_input_is_said(tiny: SamRef) -> None:
     image, mask, example = question(0)
     turned = TurnedImage(tiny, image)
+    with pytest.raises(ValueError, match="at least one reference or prompt"):
+        segment_carefully(turned)
+    with pytest.raises(ValueError, match="empty"):
+        segment_carefully(turned, text="")
     with pytest.raises(ValueError, match="most must be at least 1, got 0"):
         choose_closely(turned, as_segment(mask), [example], most=0)
     with pytest.raises(ValueError, match=r"picture of \(64, 64\).*a segment of one of \(128, 128\)"):
