@@ -34,14 +34,27 @@ def here(reader_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return reader_folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
-def test_python_runs(page: Path, here: Path) -> None:
-    """A page's blocks one after the other, as in one session."""
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python", "bash")], ids=name_of)
+def test_what_is_shown_runs(page: Path, here: Path) -> None:
+    """A page's Python, block after block as in one session; then its quick commands, which may read what that wrote."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page, "python"):
         code = compile("\n" * (block.line - 1) + block.code, name_of(page), "exec")
         if block.why_not_run is None:
             exec(code, names)  # noqa: S102 - our own pages
+    for words in _to_run(page):
+        _run_quick(words)
+
+
+def _run_quick(words: list[str]) -> None:
+    """A quick command, with the packaged model in place of a trained one."""
+    if words[0] == "python":
+        exec(words[-1], {})  # noqa: S102 - our own pages
+    elif words[0] == "mkdir":
+        Path(words[-1]).mkdir(parents=True, exist_ok=True)
+    else:
+        result = run(*words[1:])
+        assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -51,19 +64,6 @@ def test_commands_are_taken(page: Path, here: Path) -> None:
     for script in [_scripts(page), commands_in_text(page)]:
         for words in simple_commands(script):
             check_command(words)
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=name_of)
-def test_quick_commands_run(page: Path, here: Path) -> None:
-    """With the packaged model in place of a trained one."""
-    for words in _to_run(page):
-        if words[0] == "python":
-            exec(words[-1], {})  # noqa: S102 - our own pages
-        elif words[0] == "mkdir":
-            Path(words[-1]).mkdir(parents=True, exist_ok=True)
-        else:
-            result = run(*words[1:])
-            assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml", "json")], ids=name_of)
