@@ -3,8 +3,9 @@
 Where the heads' own projections are merged into the queries and into what follows (see `CrossAttention.shared`), all
 heads look at the same tokens. So there are no heads any more, only more queries, and a block of them costs a few large
 matrix products; attention weights are made again in the backward pass, block by block, and never held as a whole.
-PyTorch's own kernel for the CPU is the faster one forward, and is taken where nothing is dropped. What it can't do:
-attention weights are dropped, and keys that nobody learns from cost nothing in the backward pass.
+PyTorch's own kernel for the CPU is the faster one where nothing is dropped, and is taken then: forward, and backward
+where keys are learned from. What it can't do: attention weights are dropped, and keys that nobody learns from cost
+nothing in the backward pass.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch.nn import functional as F
 
 # Attention weights at a time: they are passed over several times, so they are to stay in a core's cache.
 BLOCK = 2**20
+# But products of fewer queries are slower by more than the cache saves.
+LEAST_QUERIES = 256
 # Dropout compares 16 random bits with its probability: a draw of 64 bits serves four weights.
 _STEPS = 2**16
 
@@ -36,6 +39,8 @@ def attend_shared(queries: Tensor, keys: Tensor, values: Tensor, dropout: float 
         ``(Q, C)``, and ``(Q,)`` in float32 at least.
     """
     share = round(dropout * _STEPS) / _STEPS
+    if not share and keys.requires_grad and queries.shape[1] == values.shape[1]:
+        return _fused(queries, keys, values), torch.ones(len(queries), dtype=_exact(queries))
     seed = int(torch.randint(2**62, ()).item()) if share else 0
     attended, sums = _SharedAttention.apply(queries, keys, values, share, seed)
     return attended, sums
@@ -49,7 +54,7 @@ class _SharedAttention(torch.autograd.Function):
         ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, dropout: float, seed: int
     ) -> tuple[Tensor, Tensor]:
         """See `attend_shared`."""
-        exact = torch.promote_types(queries.dtype, torch.float32)
+        exact = _exact(queries)
         sums = torch.ones(len(queries), dtype=exact)
         if dropout or queries.shape[1] != values.shape[1]:  # what PyTorch's kernel for the CPU can't do
             draws = torch.Generator().manual_seed(seed)
@@ -61,8 +66,7 @@ class _SharedAttention(torch.autograd.Function):
                     torch.sum(weights, dim=1, out=sums[block])
                 torch.mm(weights.to(values.dtype), values, out=attended[block])
         else:
-            heads = queries[None, None], keys[None, None], values[None, None]
-            attended = F.scaled_dot_product_attention(*heads, scale=1.0)[0, 0]
+            attended = _fused(queries, keys, values)
         ctx.save_for_backward(queries, keys, values, attended, sums)
         ctx.dropout, ctx.seed = dropout, seed
         return attended, sums
@@ -101,9 +105,19 @@ class _SharedAttention(torch.autograd.Function):
         return of_queries, of_keys, of_values, None, None
 
 
+def _fused(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """As `attend_shared` without dropout, by PyTorch's kernel, which wants keys and values of one width."""
+    return F.scaled_dot_product_attention(queries[None, None], keys[None, None], values[None, None], scale=1.0)[0, 0]
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    """What sums are made in."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def _blocks(queries: int, keys: int) -> Iterator[slice]:
     """Slices of the queries, so many as make a block of weights."""
-    step = max(1, BLOCK // keys)
+    step = max(LEAST_QUERIES, BLOCK // keys)
     return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
 
 

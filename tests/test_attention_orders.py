@@ -24,6 +24,7 @@ LENGTH = HEAD_WIDTH + 3
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks even of a few queries."""
     monkeypatch.setattr(shared_attention, "BLOCK", 4 * LENGTH)
+    monkeypatch.setattr(shared_attention, "LEAST_QUERIES", 1)
 
 
 def fusion(dropout: float = 0.0) -> UniFusion:
