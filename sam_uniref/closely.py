@@ -70,7 +70,7 @@ def choose_closely(
     """
     if most < 1:
         raise ValueError(f"most must be at least 1, got {most}")
-    shares = agreement(answer, image.segments)
+    shares = agreement(answer, [segment.mask for segment in image.segments])
     likely = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)[:most]
     if len(likely) < 2:
         return image.segments[likely[0]] if likely else None
@@ -80,7 +80,7 @@ def choose_closely(
     def worth(index: int) -> float:
         picture, mask = cut_out(image.picture, image.segments[index].mask, side)
         near = ask_turned(TurnedImage(image.model, picture), references)
-        return shares[index] + agreement(near, [_as_segment(mask)])[0]
+        return shares[index] + agreement(near, [mask])[0]
 
     return image.segments[max(likely, key=worth)]
 
@@ -132,9 +132,3 @@ def _example_from_nearby(example: MaskReference, side: int) -> MaskReference:
         if drawn.any():
             return MaskReference(picture, drawn)
     return example
-
-
-def _as_segment(mask: Mask) -> Segmentation:
-    """A mask as something to agree with."""
-    logits = np.where(mask, 1, -1).astype(np.float32)
-    return Segmentation(mask, 1.0, logits, logits[None])

@@ -91,25 +91,25 @@ def nearest_segment(answer: Segmentation, segments: Sequence[Segmentation]) -> S
     Raises:
         ValueError: If they are of pictures of different sizes.
     """
-    agreements = zip(agreement(answer, segments), segments, strict=True)
+    agreements = zip(agreement(answer, [segment.mask for segment in segments]), segments, strict=True)
     touched = [(share, segment) for share, segment in agreements if (segment.mask & answer.mask).any()]
     return max(touched, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
-def agreement(answer: Segmentation, segments: Sequence[Segmentation]) -> list[float]:
-    """Soft IoU of an answer's probabilities with each segment's mask, 0-1.
+def agreement(answer: Segmentation, masks: Sequence[Mask]) -> list[float]:
+    """Soft IoU of an answer's probabilities with masks ``(H, W)`` of segments of the same picture, 0-1 each.
 
     Raises:
         ValueError: If they are of pictures of different sizes.
     """
-    for segment in segments:
-        if segment.mask.shape != answer.mask.shape:
+    for mask in masks:
+        if mask.shape != answer.mask.shape:
             raise ValueError(
                 f"the answer is of a picture of {answer.mask.shape} (height, width), a segment of one of "
-                f"{segment.mask.shape}; give segments of the picture that was segmented"
+                f"{mask.shape}; give segments of the picture that was segmented"
             )
     probabilities = torch.from_numpy(np.ascontiguousarray(answer.logits)).sigmoid().numpy()
-    return [soft_iou(probabilities, segment.mask) for segment in segments]
+    return [soft_iou(probabilities, mask) for mask in masks]
 
 
 def soft_iou(probabilities: NDArray[np.float32], mask: Mask) -> float:
@@ -142,7 +142,7 @@ def _stability(logits: Tensor) -> Tensor:
 
 def _distinct(masks: Tensor, worth: Tensor, most_overlap: float) -> list[int]:
     """Which of ``(N, h, w)`` masks are kept, the worthiest first: none that overlaps a worthier one by more."""
-    flat = masks.flatten(1)
+    flat = masks.flatten(1).cpu()  # once, and not a wait for the device at each of them
     kept: list[int] = []
     taken = flat[:0]
     for index in worth.argsort(descending=True, stable=True).tolist():

@@ -56,6 +56,18 @@ def test_what_is_cut_out_holds_the_whole_object(mask: NDArray[np.bool_], side: i
     assert not drawn.any() or picture[drawn].mean() > 127
 
 
+@given(st.integers(4, 30), st.integers(4, 30), st.integers(0, 29), st.integers(0, 29))
+def test_nothing_of_a_rectangle_is_lost(height: int, width: int, top: int, left: int) -> None:
+    mask = np.zeros((60, 80), bool)
+    mask[top : top + height, left : left + width] = True
+    _, drawn = cut_out(np.zeros((60, 80, 3), np.uint8), mask, 128)
+    scale = 128 / max(min(3 * np.sqrt(height * width), 80), height, width)
+    rows, columns = drawn.any(1).sum(), drawn.any(0).sum()
+    assert rows == pytest.approx(height * scale, abs=2)
+    assert columns == pytest.approx(width * scale, abs=2)
+    assert drawn.sum() == pytest.approx(rows * columns, rel=0.1)  # corners are rounded
+
+
 @pytest.mark.parametrize("at", [(0.5, 0.5), (0.05, 0.95)])
 def test_an_object_s_size_in_the_cut_is_always_the_same(at: tuple[float, float]) -> None:
     shares = []
@@ -72,17 +84,18 @@ def test_the_segment_is_the_one_that_both_looks_agree_on(tiny: SamRef) -> None:
     turned = TurnedImage(tiny, image)
     answer = segment_turned(turned, [example])
     chosen = choose_closely(turned, answer, [example])
+    masks = [segment.mask for segment in turned.segments]
     near = []
     for segment in turned.segments:
         picture, mask = cut_out(image, segment.mask, 128)
         nearby = MaskReference(*cut_out(np.asarray(example.image), np.asarray(example.mask), 128))
         looked = segment_turned(TurnedImage(tiny, picture), [nearby])
-        near.append(agreement(looked, [as_segment(mask)])[0])
-    worth = np.add(agreement(answer, turned.segments), near)
-    likely = np.argsort(agreement(answer, turned.segments))[::-1][:5]
+        near.append(agreement(looked, [mask])[0])
+    worth = np.add(agreement(answer, masks), near)
+    likely = np.argsort(agreement(answer, masks))[::-1][:5]
     assert chosen is turned.segments[max(likely, key=worth.__getitem__)]
     # One that is looked at alone is the one that agrees best.
-    best = int(np.argmax(agreement(answer, turned.segments)))
+    best = int(np.argmax(agreement(answer, masks)))
     assert choose_closely(turned, answer, [example], most=1) is turned.segments[best]
 
 
